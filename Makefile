@@ -1,0 +1,65 @@
+# Everything there is to do. On a fresh Debian or Ubuntu with Python 3.11 or newer, and nothing
+# else, `make book` or `make test` is the only command needed. The same in plain pip: README.md.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The chapters' kernels: as on the machine that made the committed outputs.
+KERNEL := MODECONN_DEVICE=cpu
+NBVAL   = $(BIN)/python -m pytest --nbval book --nbval-current-env \
+          --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=120 \
+          --nbval-kernel-startup-timeout=180 -p no:cacheprovider -n 2 --dist loadscope -q
+
+.PHONY: help install book test lint unit notebooks lab refresh bench clean
+.DEFAULT_GOAL := help
+
+help:  ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)
+
+# Installed again only when one of these files changes.
+$(STAMP): pyproject.toml requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "This needs Python 3.11 or newer. Say which: make PYTHON=python3.12 book"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "Python's venv module is missing. On Debian or Ubuntu:"; \
+	    echo "    sudo apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@touch $@
+
+book: $(STAMP)  ## build the website
+	rm -rf _build
+	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@echo; echo "Open $(CURDIR)/_build/html/index.html"
+
+test: lint unit notebooks  ## everything: lint, types, unit, site and browser tests, notebooks
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+unit: $(STAMP)
+	$(KERNEL) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+notebooks: $(STAMP)  ## run every notebook and compare its outputs with the committed ones
+	$(KERNEL) OMP_NUM_THREADS=1 $(NBVAL)
+	$(KERNEL) OMP_NUM_THREADS=2 $(NBVAL)
+
+lab: $(STAMP)  ## the chapters in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=book
+
+refresh: $(STAMP)  ## run the notebooks afresh, normalise and compare them
+	$(BIN)/python tools/refresh.py
+	$(KERNEL) OMP_NUM_THREADS=1 $(NBVAL)
+	$(KERNEL) OMP_NUM_THREADS=2 $(NBVAL)
+
+bench: $(STAMP)  ## measure speed, print ratios
+	@for file in tests/benchmarks/bench_*.py; do \
+	    echo "== $$file"; OMP_NUM_THREADS=2 $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the built site and the virtual environment
+	rm -rf _build $(VENV)

@@ -1,0 +1,131 @@
+"""Flat windows onto a landscape: through three solutions, along random directions, by PCA.
+
+All of them are sheets, u and v being Euclidean coordinates in weight space, and `survey` draws
+them. What a window shows depends on how its two directions were chosen; each maker says how.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .paths import Sheet
+from .weights import Weights, check_weights, from_vector, inner, mix, norm, to_vector
+
+Normalise = Literal["filter", "length", "none"]
+
+
+def plane(
+    a: Weights, b: Weights, c: Weights, *, margin: float = 0.25, name: str = "plane"
+) -> Sheet:
+    """The plane through three weight vectors, as Garipov et al. (2018) draw it.
+
+    u runs from a to b, v at right angles towards c; a lies at (0, 0). The window is the three
+    points' bounding box, `margin` of its size wider on every side.
+
+    Raises
+    ------
+    ValueError
+        If the three lie on one line, so that they span no plane.
+    """
+    for label, w in (("b", b), ("c", c)):
+        check_weights(w, like=a, name=label)
+    along, aside = mix((1, -1), (b, a)), mix((1, -1), (c, a))
+    width = norm(along)
+    shift = inner(aside, along) / width if width > 0 else 0.0
+    height = max(inner(aside, aside) - shift**2, 0.0) ** 0.5
+    if width == 0 or height < 1e-6 * norm(aside):
+        raise ValueError("a, b and c lie on one line and span no plane; choose another third point")
+
+    def coefficients(p: Tensor) -> Tensor:
+        v = p[:, 1] / height  # how much of c
+        u = (p[:, 0] - v * shift) / width  # how much of b
+        return torch.stack([1 - u - v, u, v], 1)
+
+    marks = {"A": (0.0, 0.0), "B": (width, 0.0), "C": (shift, height)}
+    return Sheet((a, b, c), coefficients, name, _window(marks.values(), margin), marks)
+
+
+def random_directions(
+    weights: Weights, count: int = 2, *, seed: int, normalise: Normalise = "filter"
+) -> list[Weights]:
+    """Gaussian directions in weight space, made comparable with the weights.
+
+    Parameters
+    ----------
+    normalise : "filter", as Li et al. (2018): every filter or neuron (a slice along the first
+        axis) gets the length of the matching slice of the weights, and vectors such as biases
+        get zero. "length": the direction as a whole gets the weights' length. "none": each entry
+        is a standard normal.
+    """
+    if normalise not in ("filter", "length", "none"):
+        raise ValueError(f"normalise must be 'filter', 'length' or 'none', not {normalise!r}")
+    generator = torch.Generator().manual_seed(seed)
+    directions = []
+    for _ in range(count):
+        d = {
+            key: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            for key, w in weights.items()
+        }
+        if normalise == "filter":
+            d = {key: _per_filter(d[key], w) for key, w in weights.items()}
+        elif normalise == "length":
+            d = mix((norm(weights) / norm(d),), (d,))
+        directions.append(d)
+    return directions
+
+
+def _per_filter(direction: Tensor, like: Tensor) -> Tensor:
+    if like.dim() < 2:
+        return torch.zeros_like(like)
+    lengths = like.flatten(1).norm(dim=1) / (direction.flatten(1).norm(dim=1) + 1e-10)
+    return direction * lengths.view(-1, *[1] * (like.dim() - 1))
+
+
+def around(
+    centre: Weights, directions: Sequence[Weights], *, reach: float = 1.0, name: str = "window"
+) -> Sheet:
+    """centre + u · directions[0] + v · directions[1], for |u|, |v| ≤ reach."""
+    if len(directions) != 2:
+        raise ValueError(f"a window needs two directions, not {len(directions)}")
+
+    def coefficients(p: Tensor) -> Tensor:
+        return torch.cat([torch.ones(len(p), 1, dtype=p.dtype), p], 1)
+
+    extent = (-reach, reach, -reach, reach)
+    return Sheet((centre, *directions), coefficients, name, extent, {"centre": (0.0, 0.0)})
+
+
+def trajectory_plane(
+    trajectory: Sequence[Weights], *, margin: float = 0.25, name: str = "trajectory"
+) -> tuple[Sheet, Tensor, Tensor]:
+    """The plane that best holds a training trajectory: PCA around its last point.
+
+    Returns
+    -------
+    sheet : the plane, with the trajectory's end at (0, 0).
+    places : the trajectory projected on it, shape (snapshots, 2).
+    explained : share of the squared distance from the end that each axis holds, shape (2,).
+        High-dimensional random walks score high as well: it is no proof of a simple path.
+    """
+    if len(trajectory) < 3:
+        raise ValueError(f"PCA needs at least three snapshots, not {len(trajectory)}")
+    last = trajectory[-1]
+    steps = torch.stack([to_vector(w) - to_vector(last) for w in trajectory]).double()
+    _, sizes, axes = torch.linalg.svd(steps, full_matrices=False)
+    places = steps @ axes[:2].T
+    directions = [from_vector(axis.to(to_vector(last)), last) for axis in axes[:2]]
+    sheet = around(last, directions, name=name)
+    window = _window([tuple(p) for p in places.tolist()], margin)
+    marks = {"start": tuple(places[0].tolist()), "end": (0.0, 0.0)}
+    sheet = Sheet(sheet.anchors, sheet.coefficients, name, window, marks)
+    return sheet, places, sizes[:2] ** 2 / (sizes**2).sum()
+
+
+def _window(points, margin: float) -> tuple[float, float, float, float]:
+    """The points' bounding box, made square and wider by `margin` of its size on every side."""
+    us, vs = zip(*points, strict=True)
+    half = max(max(us) - min(us), max(vs) - min(vs)) * (0.5 + margin)
+    u, v = (max(us) + min(us)) / 2, (max(vs) + min(vs)) / 2
+    return u - half, u + half, v - half, v + half

@@ -1,0 +1,144 @@
+"""The book's architectures, as plain `nn.Sequential` chains, and the view of a network as a chain.
+
+Weights live outside (see `weights`); a network here is an architecture with some initial values.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class HeConv2d(nn.Conv2d):
+    """A convolution initialised as in the VGG experiments: normal, variance 2 / (k² · out)."""
+
+    def reset_parameters(self) -> None:
+        fan_out = self.kernel_size[0] * self.kernel_size[1] * self.out_channels
+        nn.init.normal_(self.weight, std=(2 / fan_out) ** 0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class ResidualBlock(nn.Module):
+    """x + W₂ relu(W₁ x + b₁) + b₂: two linear layers around which the input is carried.
+
+    x: shape (images, width). The result has the same shape.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, hidden)
+        self.leave = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.leave(self.enter(x).relu())
+
+
+def mlp(sizes: Sequence[int], *, bias: bool = True) -> nn.Sequential:
+    """A fully connected ReLU network, e.g. `mlp((64, 64, 64, 64, 10))`: three hidden layers.
+
+    Parameters
+    ----------
+    sizes : input width, hidden widths, number of classes. Images are flattened.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes must hold at least two positive widths, not {tuple(sizes)}")
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width_in, width_out in pairwise(sizes):
+        layers += [nn.Linear(width_in, width_out, bias=bias), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def residual_mlp(
+    inputs: int, classes: int, *, width: int = 64, hidden: int = 64, blocks: int = 2
+) -> nn.Sequential:
+    """A small residual MLP: a linear layer in, `blocks` residual blocks, a linear layer out."""
+    body = [ResidualBlock(width, hidden) for _ in range(blocks)]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(inputs, width), *body, nn.ReLU(), nn.Linear(width, classes)
+    )
+
+
+def cnn3(channels: int = 32, *, side: int = 28, classes: int = 10) -> nn.Sequential:
+    """The 3-convolution network of Kuditipudi et al. (2019): 3×3 'same', no biases, no pooling.
+
+    Input: shape (images, 1, side, side).
+    """
+    layers: list[nn.Module] = []
+    for width_in in (1, channels, channels):
+        layers += [nn.Conv2d(width_in, channels, 3, padding=1, bias=False), nn.ReLU()]
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(channels * side * side, classes, bias=False)
+    )
+
+
+def conv2fc1(classes: int = 10) -> nn.Sequential:
+    """Conv2FC1 of Anokhin and Yarotsky (2020): two 5×5 convolutions, then 3136 → classes.
+
+    Input: shape (images, 3, 32, 32).
+    """
+    layers: list[nn.Module] = []
+    for width_in, width_out in ((3, 32), (32, 64)):
+        conv = HeConv2d(width_in, width_out, 5, padding=2)
+        layers += [conv, nn.ReLU(), nn.MaxPool2d(3, stride=2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 7 * 7, classes))
+
+
+VGG_BLOCKS = {
+    11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+    16: ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
+}
+
+
+def vgg(depth: int = 16, *, classes: int = 10, dropout: float = 0.5) -> nn.Sequential:
+    """VGG-11 or VGG-16 for 32×32 images, without BatchNorm, as in Garipov et al. (2018).
+
+    Input: shape (images, 3, 32, 32). The classifier is 512-512-512-classes with dropout before
+    its first two linear layers while training; evaluation leaves nothing out.
+    """
+    if depth not in VGG_BLOCKS:
+        raise ValueError(f"depth must be one of {tuple(VGG_BLOCKS)}, not {depth}")
+    layers: list[nn.Module] = []
+    width_in = 3
+    for block in VGG_BLOCKS[depth]:
+        for width_out in block:
+            layers += [HeConv2d(width_in, width_out, 3, padding=1), nn.ReLU()]
+            width_in = width_out
+        layers.append(nn.MaxPool2d(2))
+    layers.append(nn.Flatten())
+    for _ in range(2):
+        layers += [nn.Dropout(dropout), nn.Linear(512, 512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(512, classes))
+
+
+def chain(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The stages a network runs one after another, as (name of its parameters, module).
+
+    Nested `nn.Sequential`s are unrolled. Any other module is one stage, whatever happens inside,
+    so that every network is a chain: at worst, of length one. Networks that share a parameter
+    between stages stay whole, for a stage alone would not know about the other.
+    """
+    tied = len(list(network.named_parameters(remove_duplicate=False)))
+    if tied != len(list(network.named_parameters())):
+        return [("", network)]
+    return _unroll(network)
+
+
+def _unroll(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    if type(network) is not nn.Sequential or network._forward_hooks or network._forward_pre_hooks:
+        return [("", network)]
+    stages = []
+    for name, child in network._modules.items():  # named_children() would skip a repeated ReLU
+        assert child is not None
+        for inner, module in _unroll(child):
+            stages.append((f"{name}.{inner}" if inner else name, module))
+    return stages
+
+
+def batch_norms(network: nn.Module) -> list[str]:
+    """Names of the layers that keep running statistics (BatchNorm and its kin)."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if getattr(module, "running_mean", None) is not None
+    ]

@@ -1,0 +1,142 @@
+"""Pictures in one style: A is blue, B is orange, and colours can be told apart by everyone.
+
+Each function draws into an axes (a new one if none is given) and returns it. This is the only
+module that imports matplotlib.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from torch import Tensor, nn
+
+from .data import Split
+from .evaluation import Profile, Survey
+from .weights import Weights, apply
+
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#5b6470"
+CYCLE = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9")
+REGIONS = LinearSegmentedColormap.from_list("regions", ["#f3b184", "#fbf7f2", "#86bfe3"])
+
+
+def style() -> None:
+    """Make matplotlib draw as this book does: quiet, on white, small files."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": 100,
+            "figure.figsize": (6.4, 3.4),
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycler(color=CYCLE),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#8a929c",
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.grid": True,
+            "grid.color": "#e6e8eb",
+            "grid.linewidth": 0.8,
+            "axes.axisbelow": True,
+            "font.size": 10.5,
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+            "xtick.color": "#3c434b",
+            "ytick.color": "#3c434b",
+        }
+    )
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    style()
+    return plt.subplots()[1]
+
+
+def profiles(
+    curves: Mapping[str, Profile],
+    *,
+    what: Literal["loss", "accuracy"] = "loss",
+    ax: Axes | None = None,
+    ends: tuple[str, str] = ("A", "B"),
+) -> Axes:
+    """Loss (nats) or accuracy along paths, each with its name; ends marked in their colours."""
+    ax = _axes(ax)
+    for (name, curve), dash in zip(curves.items(), _dashes(), strict=False):
+        ax.plot(curve.t, getattr(curve, what), dash, label=name)
+    first = next(iter(curves.values()))
+    for t, colour, label in ((0, BLUE, ends[0]), (1, ORANGE, ends[1])):
+        at = int((first.t - t).abs().argmin())
+        y = float(getattr(first, what)[at])
+        ax.plot(t, y, "o", color=colour, ms=8, zorder=5, clip_on=False)
+        ax.annotate(label, (t, y), (0, 9), textcoords="offset points", ha="center", color=colour)
+    ax.set(xlabel="t", ylabel="loss (nats)" if what == "loss" else "accuracy")
+    if len(curves) > 1:
+        ax.legend()
+    return ax
+
+
+def _dashes():
+    while True:
+        yield from ("-", "--", "-.", ":")
+
+
+def survey(
+    seen: Survey,
+    *,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+    lines: Sequence[Tensor] = (),
+    ax: Axes | None = None,
+    top: float | None = None,
+) -> Axes:
+    """Loss over a sheet on a logarithmic colour scale, with contours, marks and trajectories.
+
+    lines : trajectories to draw, each of shape (points, 2). top : clip the loss here (nats).
+    """
+    ax = _axes(ax)
+    loss = seen.loss.numpy()
+    high = top or float(np.nanmax(loss))
+    low = max(float(np.nanmin(loss)), 1e-3 * high)
+    levels = np.geomspace(low, high, 13)
+    shown = np.clip(loss, low, high)
+    norm = LogNorm(low, high)
+    picture = ax.contourf(seen.u, seen.v, shown, levels, cmap="cividis", norm=norm, extend="both")
+    ax.contour(seen.u, seen.v, shown, levels[::2], colors="white", linewidths=0.5, alpha=0.6)
+    for line in lines:
+        ax.plot(*line.T, color="white", lw=3.5)
+        ax.plot(*line.T, color=PINK, lw=1.8, marker=".", ms=4)
+    for name, (u, v) in (marks or {}).items():
+        colour = {"A": BLUE, "B": ORANGE, "C": GREEN}.get(name, "white")
+        ax.plot(u, v, "o", ms=9, color=colour, mec="white", mew=1.6)
+        ax.annotate(name, (u, v), (7, 6), textcoords="offset points", color="white", weight="bold")
+    bar = ax.figure.colorbar(picture, ax=ax, ticks=levels[::3], format="%.2g")
+    bar.set_label("loss (nats)")
+    ax.set(aspect="equal", xlabel="u", ylabel="v")
+    ax.grid(False)
+    return ax
+
+
+def regions(
+    network: nn.Module, weights: Weights, split: Split, *, ax: Axes | None = None, reach=1.2
+) -> Axes:
+    """Which class a two-class network gives to each point of the plane, and the data."""
+    ax = _axes(ax)
+    side = torch.linspace(-reach, reach, 120)
+    points = torch.cartesian_prod(side, side).flip(1)
+    with torch.inference_mode():
+        out = apply(network, weights, points.to(next(iter(weights.values()))))
+    share = out.softmax(-1)[:, 0].view(120, 120).cpu()
+    ax.contourf(side, side, share, 20, cmap=REGIONS, vmin=0, vmax=1)
+    ax.contour(side, side, share, [0.5], colors=[GREY], linewidths=1)
+    for label, colour, mark in ((0, BLUE, "o"), (1, ORANGE, "^")):
+        chosen = split.x[split.y == label][:150].cpu()
+        ax.scatter(*chosen.T, s=7, color=colour, marker=mark, lw=0)
+    ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach))
+    ax.grid(False)
+    return ax

@@ -1,0 +1,245 @@
+"""Published comparisons run again at their own size, and the records they leave.
+
+Each finished network and each finished row is kept, so that an interrupted run goes on where it
+stopped:
+
+    python -m modeconn_lite.scoreboard mnist-1hl --pairs 5 --device cpu
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from . import data
+from .evaluation import evaluate
+from .networks import mlp
+from .scoreboard import METHODS, html_table, row
+from .training import train
+from .weights import load as read_weights
+from .weights import save, to
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A published comparison, its protocol, and the numbers that were printed."""
+
+    about: str
+    source: str
+    dataset: str
+    network: Callable[[], nn.Module]
+    training: dict[str, Any]
+    published: dict[str, dict[str, tuple[float, float]]]
+
+
+EXPERIMENTS = {
+    "mnist-1hl": Experiment(
+        "784-2000-10 on MNIST, worst accuracy (%) along the path",
+        "Anokhin and Yarotsky (2020), Table 1; optimiser details from the authors' code",
+        "mnist",
+        lambda: mlp((784, 2000, 10)),
+        {
+            "epochs": 30,
+            "rate": 0.01,
+            "batch": 128,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "schedule": "plateau",
+        },
+        {
+            "Linear": {"train": (96.54, 0.40), "test": (95.87, 0.40)},
+            "End points": {"train": (99.14, 0.01), "test": (98.01, 0.03)},
+        },
+    ),
+}
+
+
+def run(
+    name: str,
+    *,
+    pairs: int = 5,
+    methods: Sequence[str] = tuple(METHODS),
+    device: torch.device | str = "cpu",
+    root: str | FilePath | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Run an experiment at paper scale, or what is left of it, and return its record.
+
+    Pair i connects the networks of seeds 2i and 2i + 1, so pairs share no network. Networks and
+    rows are kept under `cache_folder(root)/runs/NAME` as soon as they are done.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment called {name!r}; choose one of {tuple(EXPERIMENTS)}")
+    if pairs < 1:
+        raise ValueError(f"at least one pair is needed, not {pairs}")
+    experiment = EXPERIMENTS[name]
+    folder = data.cache_folder(root) / "runs" / name
+    dataset = data.load(experiment.dataset, root=root)
+    network = experiment.network()
+
+    weights, ends = [], []
+    for seed in tqdm(range(2 * pairs), desc="networks"):
+        file = folder / f"seed-{seed}.safetensors"
+        if not file.exists():
+            trained = train(
+                network,
+                dataset.train,
+                [seed],
+                device=device,
+                progress=True,
+                checkpoint=folder / f"seed-{seed}.part",
+                **experiment.training,
+            )
+            save(trained.weights[0], file)
+        weights.append(to(read_weights(file), torch.device(device)))
+        scores = [evaluate(network, weights[-1], s) for s in (dataset.train, dataset.test)]
+        ends.append({"seed": seed, "train": scores[0][1], "test": scores[1][1]})
+
+    rows = []
+    for method in methods:
+        for i in tqdm(range(pairs), desc=method):
+            file = folder / f"row-{method}-{2 * i}-{2 * i + 1}.json"
+            if not file.exists():
+                pair = (2 * i, 2 * i + 1)
+                done = row(method, network, weights[2 * i], weights[2 * i + 1], dataset, pair=pair)
+                write_json(asdict(done), file)
+            rows.append(json.loads(file.read_text()))
+    return {
+        "experiment": name,
+        "about": experiment.about,
+        "source": experiment.source,
+        "protocol": experiment.training,
+        "command": command,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "hardware": _hardware(device),
+        "ends": ends,
+        "rows": rows,
+        "summary": _summary(ends, rows),
+        "published": experiment.published,
+    }
+
+
+def _summary(
+    ends: list[dict[str, Any]], rows: list[dict[str, Any]]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and deviation over pairs, in per cent, in the form of the published tables."""
+
+    def spread(values: list[float]) -> tuple[float, float]:
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return round(100 * statistics.mean(values), 2), round(100 * deviation, 2)
+
+    table = {"End points": {s: spread([end[s] for end in ends]) for s in ("train", "test")}}
+    for method in dict.fromkeys(r["method"] for r in rows):
+        table[method] = {
+            s: spread([r[f"worst_{s}"] for r in rows if r["method"] == method])
+            for s in ("train", "test")
+        }
+    return table
+
+
+def _hardware(device: torch.device | str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def write_json(content: Any, file: FilePath) -> None:
+    """Write JSON, all or nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(part, file)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A paper-scale run beside the published numbers. Displays as a table."""
+
+    content: dict[str, Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        lines = [f"Record({self.content['experiment']}, {len(self.content['ends']) // 2} pairs)"]
+        for method, cells in self.content["summary"].items():
+            theirs = self.content["published"].get(method, {}).get("test")
+            line = f"  {method}: {_percent(cells['test'])} on test"
+            lines.append(line + (f", published {_percent(theirs)}" if theirs else ""))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        body = []
+        for method, cells in self.content["summary"].items():
+            theirs = self.content["published"].get(method, {})
+            body.append(
+                [method]
+                + [
+                    _percent(numbers[s]) if s in numbers else ""
+                    for s in ("train", "test")
+                    for numbers in (cells, theirs)
+                ]
+            )
+        caption = (
+            f"{self.content['about']}. Mean ± deviation over {len(self.content['ends']) // 2} pairs"
+            f" of networks; {self.content['hardware']}, torch {self.content['versions']['torch']}."
+            f" Published: {self.content['source']}."
+        )
+        columns = [
+            f"{s}, {whose}" for s in ("Train", "Test") for whose in ("this book", "published")
+        ]
+        return html_table(["Method", *columns], body, caption)
+
+
+def _percent(numbers: Sequence[float]) -> str:
+    return f"{numbers[0]:.2f} ± {numbers[1]:.2f}"
+
+
+def read_record(file: str | FilePath) -> Record:
+    """Read a record of a paper-scale run.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or no record; the message names the command that makes it.
+    """
+    file = FilePath(file)
+    try:
+        content = json.loads(file.read_text())
+        missing = {"summary", "published", "ends"} - set(content)
+        if missing:
+            raise ValueError(f"it lacks {sorted(missing)}")
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is no record ({error}); make it with"
+            f" python -m modeconn_lite.scoreboard {file.stem} --out {file.parent}"
+        ) from error
+    return Record(content)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m modeconn_lite.scoreboard")
+    parser.add_argument("experiment", choices=tuple(EXPERIMENTS))
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of networks (default: 5)")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--root", type=FilePath, help="cache folder (default: $MODECONN_DATA)")
+    parser.add_argument("--out", type=FilePath, default=FilePath("book/records"))
+    chosen = parser.parse_args(arguments)
+    words = arguments if arguments is not None else sys.argv[1:]
+    record = run(
+        chosen.experiment,
+        pairs=chosen.pairs,
+        methods=chosen.methods,
+        device=chosen.device,
+        root=chosen.root,
+        command=f"python -m modeconn_lite.scoreboard {' '.join(words)}",
+    )
+    write_json(record, chosen.out / f"{chosen.experiment}.json")

@@ -1,0 +1,121 @@
+"""Small trained networks that ship with the package, and the recipes that made them.
+
+python -m modeconn_lite.zoo retrain digits        # train again and overwrite the file
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as FilePath
+
+import torch
+from torch import nn
+
+from . import data
+from .networks import mlp
+from .training import Augment, train
+from .weights import Weights, save, stack, unstack
+from .weights import load as read_weights
+
+FOLDER = FilePath(__file__).parent / "zoo_files"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a set of networks was trained: all of it, so that it can be done again."""
+
+    about: str
+    dataset: str
+    network: Callable[[], nn.Module]
+    seeds: range
+    epochs: int
+    rate: float
+    batch: int = 64
+    augment: Augment | None = None
+
+
+RECIPES = {
+    "digits": Recipe(
+        "64-64-64-64-10 on digits; numbers 0 and 1 are the book's A and B",
+        "digits",
+        lambda: mlp((64, 64, 64, 64, 10)),
+        range(12),
+        epochs=60,
+        rate=0.1,
+        augment=data.jitter(0.4),
+    ),
+    "digits-wide": Recipe(
+        "64-128-10 on digits: one hidden layer; 16 to learn from, 4 to connect",
+        "digits",
+        lambda: mlp((64, 128, 10)),
+        range(20),
+        epochs=60,
+        rate=0.1,
+        augment=data.jitter(0.4),
+    ),
+    "spirals": Recipe(
+        "2-32-32-2 on two spirals",
+        "spirals",
+        lambda: mlp((2, 32, 32, 2)),
+        range(6),
+        epochs=200,
+        rate=0.1,
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The sets of networks that ship with the package."""
+    return tuple(RECIPES)
+
+
+def recipe(name: str) -> Recipe:
+    """How the set was trained."""
+    if name not in RECIPES:
+        raise ValueError(f"no networks called {name!r}; choose one of {names()}")
+    return RECIPES[name]
+
+
+def network(name: str) -> nn.Module:
+    """The architecture of a set, for use with `load(name)`."""
+    return recipe(name).network().eval()
+
+
+def load(name: str, device: torch.device | str = "cpu") -> list[Weights]:
+    """The trained weights of a set, in the order of their seeds."""
+    recipe(name)
+    return [{k: v.to(device, copy=True) for k, v in w.items()} for w in _read(name)]
+
+
+@cache
+def _read(name: str) -> list[Weights]:
+    return unstack(read_weights(FOLDER / f"{name}.safetensors"))
+
+
+def retrain(name: str, *, progress: bool = False) -> list[Weights]:
+    """Train a set again by its recipe; equal in quality, equal in value on the same machine."""
+    r = recipe(name)
+    return train(
+        r.network(),
+        data.load(r.dataset).train,
+        r.seeds,
+        epochs=r.epochs,
+        rate=r.rate,
+        batch=r.batch,
+        augment=r.augment,
+        progress=progress,
+    ).weights
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m modeconn_lite.zoo", description=__doc__)
+    parser.add_argument("action", choices=["retrain"])
+    parser.add_argument("name", choices=names())
+    chosen = parser.parse_args(arguments)
+    weights = stack(retrain(chosen.name, progress=True))
+    save(weights, FOLDER / f"{chosen.name}.safetensors", {"recipe": recipe(chosen.name).about})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from modeconn_lite import forward
+from modeconn_lite.forward import outputs
+from modeconn_lite.networks import cnn3, mlp, residual_mlp
+from modeconn_lite.paths import FunctionPath, bezier, concat, grid, polychain, segment, triangle
+from modeconn_lite.weights import apply, fresh_weights, to
+
+NETWORKS = {
+    "mlp": mlp((16, 9, 7, 3)),
+    "no bias": mlp((16, 5, 3), bias=False),
+    "residual": residual_mlp(16, 3, width=6, hidden=5),
+    "cnn": cnn3(3, side=4, classes=3),
+    "in place": nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)
+    ),
+    "ends in a view": nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Identity()),
+    "no chain": type("Wrapped", (nn.Module,), {"forward": lambda self, x: self.body(x)})(),
+}
+NETWORKS["no chain"].body = mlp((16, 5, 3))
+X = torch.randn(23, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def some_paths(network):
+    a, b, c = (to(fresh_weights(network, seed), torch.float64) for seed in range(3))
+    first, last = next(iter(a)), list(a)[-1]
+    return {
+        "segment": segment(a, b),
+        "beyond": segment(b, a),
+        "polychain": polychain([a, c, b]),
+        "bezier": bezier([a, c, b]),
+        "only the last tensor moves": segment(a, a | {last: b[last]}),
+        "only the first tensor moves": segment(a, a | {first: b[first]}),
+        "nothing moves": segment(a, dict(a)),
+        "pieces": concat(segment(a, a | {last: b[last]}), segment(a | {last: b[last]}, c)),
+        "function": FunctionPath(bezier([a, b, c])),
+    }
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_equal_the_naive_loop(name, monkeypatch):
+    network = NETWORKS[name].eval()
+    monkeypatch.setattr(forward, "CHUNK_FLOATS", (160, 160))  # several chunks
+    monkeypatch.setattr(forward, "POINT_FLOATS", 300)  # several blocks of points
+    for label, path in some_paths(network).items():
+        t = grid(7, path.knots) if label != "beyond" else torch.tensor([-0.5, 0.2, 1.5])
+        naive = torch.stack([apply(network, path(ti), X) for ti in t.tolist()])
+        assert torch.allclose(outputs(network, path, t, X), naive, atol=1e-10), label
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    st.lists(st.floats(-2, 2), min_size=2, max_size=4),
+    st.booleans(),
+)
+def test_any_mix_of_anchors_on_any_mlp(hidden, coefficients, bias):
+    """Coefficients need not sum to one: then even equal layers do not stand still."""
+    network = mlp((16, *hidden, 3), bias=bias)
+    anchors = [to(fresh_weights(network, k), torch.float64) for k in range(len(coefficients))]
+    anchors[1] = anchors[0] | {"1.weight": anchors[1]["1.weight"]}
+    c = torch.tensor(coefficients, dtype=torch.float64)
+    path = polychain(anchors)
+    path = type(path)(path.anchors, lambda t: c.repeat(len(t), 1) * (1 + t[:, None]), "mix")
+    naive = torch.stack([apply(network, path(t), X) for t in (0.0, 0.5)])
+    assert torch.allclose(outputs(network, path, [0.0, 0.5], X), naive, atol=1e-9)
+
+
+def test_sheets():
+    network = NETWORKS["mlp"]
+    sheet = triangle(*(to(fresh_weights(network, s), torch.float64) for s in range(3)))
+    points = [[0.0, 0.0], [0.2, 0.3], [0.0, 1.0]]
+    naive = torch.stack([apply(network, sheet(*p), X) for p in points])
+    assert torch.allclose(outputs(network, sheet, points, X), naive, atol=1e-10)
+
+
+def count_rows(network, run):
+    """How many rows pass through each linear layer while `run` runs."""
+    rows = {}
+
+    def counting(h, weight, bias=None):
+        rows[tuple(weight.shape)] = rows.get(tuple(weight.shape), 0) + len(h)
+        return h @ weight.T + (0 if bias is None else bias)
+
+    original = forward.F.linear
+    forward.F.linear = counting
+    try:
+        run()
+    finally:
+        forward.F.linear = original
+    return rows
+
+
+def test_what_stands_still_is_computed_once():
+    network = mlp((16, 9, 7, 3))
+    paths = some_paths(network)
+    probe = 1  # one image more, to learn how wide the layers are
+    t = grid(41)
+
+    def cost(label):
+        return count_rows(network, lambda: outputs(network, paths[label], t, X))
+
+    n = len(X)
+    whole = cost("segment")
+    assert whole[(9, 16)] == 2 * n + probe  # once per anchor, not once per point
+    assert whole[(7, 9)] == 41 * n + probe
+    last = cost("only the last tensor moves")
+    assert last == {(9, 16): n + probe, (7, 9): n + probe, (3, 7): 2 * n + probe}
+    still = cost("nothing moves")
+    assert still == {(9, 16): n + probe, (7, 9): n + probe, (3, 7): n + probe}
+
+
+def test_a_polychain_pays_for_the_anchors_of_its_piece():
+    network = mlp((16, 9, 3))
+    anchors = [to(fresh_weights(network, k), torch.float64) for k in range(5)]
+    path = polychain(anchors)
+    rows = count_rows(network, lambda: outputs(network, path, grid(41), X))
+    pieces = 4
+    assert rows[(9, 16)] == pieces * (2 * len(X) + 1)
+
+
+def test_training_mode_and_gradients_of_the_caller_are_left_alone():
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 5), nn.Dropout(0.5), nn.Linear(5, 3)
+    ).train()
+    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
+    one, two = (outputs(network, segment(a, b), [0.3], X) for _ in range(2))
+    assert torch.equal(one, two)  # no dropout in evaluation
+    assert network.training
+    assert torch.is_grad_enabled()

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from modeconn_lite import data, zoo
+from modeconn_lite.evaluation import evaluate, profile
+from modeconn_lite.paths import segment
+from modeconn_lite.weights import check_weights
+
+PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_networks_fit_and_are_good(name):
+    network, split = zoo.network(name), data.load(zoo.recipe(name).dataset).test
+    weights = zoo.load(name)
+    assert len(weights) == len(zoo.recipe(name).seeds)
+    for w in weights:
+        check_weights(w, like=network)
+        assert evaluate(network, w, split)[1] >= 0.97
+
+
+def test_the_story_is_visible_on_every_pair():
+    """The straight line loses at least ten points of accuracy between any two digits networks."""
+    network, split, weights = zoo.network("digits"), data.load("digits").test, zoo.load("digits")
+    for i, j in PAIRS:
+        seen = profile(network, segment(weights[i], weights[j]), split)
+        assert seen.worst_accuracy < min(float(seen.accuracy[0]), float(seen.accuracy[-1])) - 0.10
+
+
+def test_there_are_enough_networks_to_learn_from():
+    assert len(zoo.load("digits-wide")) >= 16 + 4
+
+
+@pytest.mark.parametrize("name", ["digits-wide", "spirals"])
+def test_retraining_gives_equal_quality(name, monkeypatch):
+    recipe = zoo.recipe(name)
+    few = type(recipe)(**(vars(recipe) | {"seeds": range(3)}))
+    monkeypatch.setitem(zoo.RECIPES, name, few)
+    split, network = data.load(recipe.dataset).test, zoo.network(name)
+    again = [evaluate(network, w, split)[1] for w in zoo.retrain(name)]
+    shipped = [evaluate(network, w, split)[1] for w in zoo.load(name)[:3]]
+    assert sum(again) / 3 == pytest.approx(sum(shipped) / 3, abs=0.01)
+
+
+def test_loading_gives_copies():
+    first = zoo.load("spirals")[0]
+    first["1.weight"].zero_()
+    assert float(zoo.load("spirals")[0]["1.weight"].abs().max()) > 0
+    assert first["1.weight"].device == torch.device("cpu")
+
+
+def test_unknown_name():
+    with pytest.raises(
+        ValueError, match=r"no networks called 'imagenet'; choose one of \('digits'"
+    ):
+        zoo.load("imagenet")

@@ -1,0 +1,223 @@
+"""Sphinx extension of this book: what the theme cannot be told in _config.yml.
+
+1. Launch buttons on every page, from the one setting ``repository.url`` of _config.yml; none while
+   that is empty.
+2. A line under each title, "18 min read · runs in about 25 s on 2 CPU cores", and the directive
+   ``{timings}`` with the same figures for the whole book.
+3. A silent console: the theme's scripts announce themselves there, ours do not.
+
+`tools/refresh.py` uses the reading functions at the top, which need no Sphinx.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import yaml
+
+WORDS_PER_MINUTE = 220
+CODE_WEIGHT = 0.3  # a word of code counts this much: most readers skim cells
+TIMINGS = "book/_timings.json"
+BINDER = "https://mybinder.org"
+COLAB = "https://colab.research.google.com"
+
+
+# --- Reading the book's sources -----------------------------------------------------------------
+
+
+def pages(root: Path) -> list[str]:
+    """Page names of _toc.yml in reading order, without suffix, as ``book/intro``."""
+
+    def walk(node):
+        if isinstance(node, dict):
+            for key in ("root", "file"):
+                if key in node:
+                    yield node[key]
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for item in node:
+                yield from walk(item)
+
+    return list(walk(yaml.safe_load((root / "_toc.yml").read_text("utf8"))))
+
+
+def source(root: Path, page: str) -> Path:
+    """The file behind a page name: a notebook if there is one, else Markdown."""
+    notebook = root / f"{page}.ipynb"
+    return notebook if notebook.exists() else root / f"{page}.md"
+
+
+def reading_minutes(path: Path) -> int:
+    """Minutes to read a page, at least 1: its words, formulas included, and some of the code."""
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text("utf8"))["cells"]
+        prose = [c for c in cells if c["cell_type"] == "markdown"]
+        code = [c for c in cells if c["cell_type"] == "code"]
+    else:
+        prose, code = [{"source": path.read_text("utf8")}], []
+    words = sum(len("".join(c["source"]).split()) for c in prose)
+    words += CODE_WEIGHT * sum(len("".join(c["source"]).split()) for c in code)
+    return max(1, round(words / WORDS_PER_MINUTE))
+
+
+def timings(root: Path) -> dict[str, int]:
+    """Measured seconds of each notebook, by page name, as `make refresh` stored them."""
+    path = root / TIMINGS
+    return json.loads(path.read_text("utf8")) if path.exists() else {}
+
+
+def time_line(minutes: int, seconds: int | None) -> str:
+    """The sentence under a title."""
+    line = f"{minutes} min read"
+    return line if seconds is None else f"{line} · runs in about {seconds} s on 2 CPU cores"
+
+
+# --- Launch buttons -----------------------------------------------------------------------------
+
+
+def launch_links(
+    repository: str, branch: str, page: str, notebooks: list[str]
+) -> list[dict[str, str]]:
+    """Binder and Colab links of one page; an empty list while the repository is not known.
+
+    Binder opens the page itself. Colab opens notebooks only: on a page that is none it opens the
+    first chapter.
+    """
+    if not repository:
+        return []
+    owner, name = repository.rstrip("/").removesuffix(".git").rsplit("/", 2)[-2:]
+    is_notebook = page in notebooks
+    file = quote(f"{page}.ipynb" if is_notebook else f"{page}.md")
+    links = [
+        {
+            "text": "Binder",
+            "tooltip": "Open this page on Binder",
+            "icon": "_static/images/logo_binder.svg",
+            "url": f"{BINDER}/v2/gh/{owner}/{name}/{branch}?urlpath=lab/tree/{file}",
+        }
+    ]
+    if notebooks:
+        chapter = quote(page if is_notebook else notebooks[0])
+        what = "this page" if is_notebook else "the first chapter"
+        links.append(
+            {
+                "text": "Colab",
+                "tooltip": f"Open {what} in Colab",
+                "icon": "_static/images/logo_colab.png",
+                "url": f"{COLAB}/github/{owner}/{name}/blob/{branch}/{chapter}.ipynb",
+            }
+        )
+    return links
+
+
+def theme_options(repository: str) -> dict[str, bool]:
+    """The theme's repository buttons: all on when the address is known, else all off."""
+    known = bool(repository)
+    return {
+        "use_repository_button": known,
+        "use_issues_button": known,
+        "use_source_button": known,
+        "use_edit_page_button": False,
+    }
+
+
+def _configure(app, config) -> None:
+    options = config.html_theme_options
+    options.update(theme_options(options.get("repository_url", "")))
+
+
+def _add_to_page(app, pagename, templatename, context, doctree) -> None:
+    root = Path(app.srcdir)
+    book = pages(root)
+    if pagename not in book:  # the search page and the index
+        return
+    options = app.config.html_theme_options
+    notebooks = [p for p in book if source(root, p).suffix == ".ipynb"]
+    links = launch_links(
+        options.get("repository_url", ""),
+        options.get("repository_branch") or "main",
+        pagename,
+        notebooks,
+    )
+    if links:
+        context["header_buttons"].append(
+            {
+                "type": "group",
+                "tooltip": "Run this page yourself",
+                "icon": "fas fa-rocket",
+                "label": "launch-buttons",
+                "buttons": [{"type": "link", **link} for link in links],
+            }
+        )
+    line = time_line(reading_minutes(source(root, pagename)), timings(root).get(pagename))
+    body = context["body"].replace("</h1>", f'</h1>\n<p class="mc-time">{line}</p>', 1)
+    # A bibliography calls itself a list, but its entries are no list items: a fault for readers
+    # who listen to the page.
+    context["body"] = body.replace('<div role="list" class="citation-list">', "<div>")
+
+
+# --- The page of timings ------------------------------------------------------------------------
+
+
+def _timings_directive():
+    from docutils import nodes
+    from docutils.statemachine import StringList
+    from sphinx.util.docutils import SphinxDirective
+
+    class Timings(SphinxDirective):
+        """Table of every page: minutes to read, seconds to run."""
+
+        def run(self):
+            root = Path(self.env.srcdir)
+            measured = timings(root)
+            rows = [
+                f"* - {{doc}}`/{page}`\n  - {reading_minutes(source(root, page))}\n"
+                f"  - {measured.get(page, '–')}"
+                for page in pages(root)
+            ]
+            table = [":::{list-table}", ":header-rows: 1", ":class: mc-timings", ""]
+            table += "* - Page\n  - Minutes to read\n  - Seconds to run".splitlines()
+            table += [*"\n".join(rows).splitlines(), ":::"]
+            self.env.note_reread()  # it tells of other pages: never taken from the cache
+            node = nodes.container()
+            self.state.nested_parse(StringList(table, self.env.docname), 0, node)
+            return node.children
+
+    return Timings
+
+
+# --- A silent console ---------------------------------------------------------------------------
+
+CHATTY = ["sphinx-book-theme.js", "pydata-sphinx-theme.js", "togglebutton.js", "search.html"]
+
+
+def silence(script: str) -> str:
+    """A script without its announcements; warnings and errors stay."""
+    return re.sub(r"console\.(log|info|debug)\(", "void(", script)
+
+
+def _silence_theme(app, error) -> None:
+    if error or app.builder.format != "html":
+        return
+    for name in CHATTY:
+        for path in Path(app.outdir).rglob(name):
+            path.write_text(silence(path.read_text("utf8")), "utf8")
+
+
+def setup(app):
+    # Jupyter Book sets this for sphinx_comments, which we leave out.
+    app.add_config_value("comments_config", {}, "html")
+    app.add_directive("timings", _timings_directive())
+    app.connect("config-inited", _configure)
+    # After the theme has begun its list of header buttons (priority 501).
+    app.connect("html-page-context", _add_to_page, priority=502)
+    app.connect("build-finished", _silence_theme)
+    # A page opened as a file may not fetch others: search then shows titles without excerpts,
+    # instead of one error for each. After documentation_options.js (200).
+    no_excerpts = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"
+    app.add_js_file(None, body=f"if (location.protocol === 'file:') {no_excerpts}", priority=201)
+    return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}
