@@ -159,11 +159,7 @@ def profile(
     """
     if not isinstance(path, Path | FunctionPath):
         path = FunctionPath(path, getattr(path, "__name__", "path"))
-    if isinstance(points, int):
-        t = grid(points, path.knots)
-    else:
-        t = torch.as_tensor(points, dtype=torch.float64).reshape(-1)
-        t = torch.cat([t, torch.tensor(path.knots, dtype=torch.float64)]).unique()
+    t = grid(points, path.knots)
     loss, correct = _evaluate(network, path, t, split, statistics)
     for _ in range(refine):
         peak = int(loss.argmax())

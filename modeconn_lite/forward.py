@@ -109,10 +109,10 @@ def _piece(
             parts = [stages[first](w, h) for w in anchors] if linear else [h]
             if above:
                 room = torch.empty_like(parts[0])  # every point's mix is written here in turn
-                out = None
+                out = torch.empty(0)
                 for i, ck in enumerate(coefficients.tolist()):
                     result = _run(above, uppers[i], _mix_into(room, ck, parts))
-                    out = result.new_empty(len(block), *result.shape) if out is None else out
+                    out = out if i else result.new_empty(len(block), *result.shape)
                     out[i] = result
             else:
                 out = torch.einsum("pk,k...->p...", coefficients.to(h), torch.stack(parts))

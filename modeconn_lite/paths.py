@@ -265,14 +265,22 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
     return Path(tuple(anchors), coefficients, name, tuple(knots))
 
 
-def grid(points: int, knots: Sequence[float] = (0.0, 1.0)) -> Tensor:
-    """`points` evenly spaced times from 0 to 1, and the knots among them: sorted, float64."""
-    if points < 2:
-        raise ValueError(f"at least 2 points are needed to see a path, not {points}")
-    even = torch.linspace(0, 1, points, dtype=torch.float64)
+def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 1.0)) -> Tensor:
+    """Times at which to look at a path: sorted, float64, the knots among them and exact.
+
+    Parameters
+    ----------
+    points : how many evenly spaced times from 0 to 1, or the times themselves. One that misses a
+        knot by rounding gives way to it.
+    """
+    if isinstance(points, int):
+        if points < 2:
+            raise ValueError(f"at least 2 points are needed to see a path, not {points}")
+        points = torch.linspace(0, 1, points, dtype=torch.float64)
+    t = torch.as_tensor(points, dtype=torch.float64).reshape(-1)
     bends = torch.tensor(list(knots), dtype=torch.float64)
-    far = (bends[:, None] - even).abs().min(1).values > 1e-12  # not on the grid already
-    return torch.cat([even, bends[far]]).sort().values
+    beside = (t[:, None] - bends).abs().min(1).values > 1e-12
+    return torch.cat([t[beside], bends]).unique()
 
 
 def _times(t: Sequence[float] | Tensor, path: AnyPath) -> Tensor:

@@ -20,7 +20,8 @@ from .evaluation import Profile, Survey
 from .weights import Weights, apply
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#5b6470"
-CYCLE = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9")
+INK = "#2b3138"
+CYCLE = (INK, GREEN, PINK, "#B8860B", "#56B4E9")  # blue and orange are kept for A and B
 REGIONS = LinearSegmentedColormap.from_list("regions", ["#f3b184", "#fbf7f2", "#86bfe3"])
 
 

@@ -73,7 +73,7 @@ class Board:
 
     def __repr__(self) -> str:
         pairs = len(self.column(self.methods()[0], "length"))
-        lines = [f"Scoreboard({self.dataset}, pairs: {pairs}, ends: {self.ends[1]:.3f})"]
+        lines = [f"Scoreboard({self.dataset}, pairs: {pairs}, ends: {self.ends[1]:.2f})"]
         for method in self.methods():
             worst = statistics.mean(self.column(method, "worst_test"))
             barrier = statistics.mean(self.column(method, "barrier_test"))
@@ -89,7 +89,8 @@ class Board:
             "Length (× straight)",
             "Cost (s)",
         ]
-        body = [["End points", f"{self.ends[1]:.1%}", f"{self.ends[0]:.1%}", "", "", ""]]
+        ends = [f"{100 * accuracy:.1f} %" for accuracy in reversed(self.ends)]
+        body = [["End points", *ends, "", "", ""]]
         for method in self.methods():
             cells = [method]
             for name in ("worst_test", "worst_train"):

@@ -28,6 +28,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     # Garipov et al. (2018): constant for half, linear to 1 % at nine tenths, then 1 %.
     "plateau": lambda done: min(1.0, max(0.01, 1 - 0.99 * (done - 0.5) / 0.4)),
 }
+# Multiplications in one step below which a second thread gains nothing on an idle machine, and
+# loses much on a busy one, where each of many small operations would wait for it.
+SMALL_STEP = 50_000_000
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -120,26 +123,34 @@ def train(
         state.resume(file, settings)
 
     step = _make_step(network, momentum, weight_decay)
+    work = batch * sum(w.numel() for w in state.weights.values())
+    threads = torch.get_num_threads()
     x, y = split.x.to(device), split.y.to(device)
     factor = SCHEDULES[schedule]
     batches = math.ceil(len(split) / batch)
     bar = tqdm(total=epochs, initial=state.epoch, desc="epochs", disable=not progress)
-    while state.epoch < epochs:
-        randoms = [_generator(seed, state.epoch) for seed in seeds]
-        order = torch.stack([torch.randperm(len(split), generator=g) for g in randoms]).to(device)
-        total = torch.zeros(len(seeds), device=device)
-        for i, chosen in enumerate(order.split(batch, dim=1)):
-            images = x[chosen]
-            if augment is not None:
-                pairs = zip(images, randoms, strict=True)
-                images = torch.stack([augment(part, g) for part, g in pairs])
-            now = rate * factor((state.epoch + i / batches) / epochs)
-            total += step(state, images, y[chosen], now, randoms) * chosen.shape[1]
-        state.close_epoch(total / len(split), seeds)
-        if file is not None:
-            state.write(file, settings)
-        bar.update()
-    bar.close()
+    try:
+        if work < SMALL_STEP:
+            torch.set_num_threads(1)
+        while state.epoch < epochs:
+            randoms = [_generator(seed, state.epoch) for seed in seeds]
+            orders = [torch.randperm(len(split), generator=g) for g in randoms]
+            order = torch.stack(orders).to(device)
+            total = torch.zeros(len(seeds), device=device)
+            for i, chosen in enumerate(order.split(batch, dim=1)):
+                images = x[chosen]
+                if augment is not None:
+                    pairs = zip(images, randoms, strict=True)
+                    images = torch.stack([augment(part, g) for part, g in pairs])
+                now = rate * factor((state.epoch + i / batches) / epochs)
+                total += step(state, images, y[chosen], now, randoms) * chosen.shape[1]
+            state.close_epoch(total / len(split), seeds)
+            if file is not None:
+                state.write(file, settings)
+            bar.update()
+    finally:
+        torch.set_num_threads(threads)
+        bar.close()
     if file is not None:
         file.unlink(missing_ok=True)
     kept = {epoch: unstack(w) for epoch, w in sorted(state.snapshots.items())}
@@ -197,6 +208,7 @@ class _State:
         for name, value in flat.items():
             part, key = name.split("/", 1)
             parts.setdefault(part, {})[key] = value.to(device)
+        parts = {part: {key: w[key] for key in self.weights} for part, w in parts.items()}
         self.weights, self.velocity = parts.pop("weights"), parts.pop("velocity")
         self.snapshots = {int(part.split()[1]): w for part, w in parts.items()}
 

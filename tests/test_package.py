@@ -14,7 +14,18 @@ FLOORS = [
     {"downloads", "data", "weights", "networks"},
     {"paths", "neurons", "training"},
     {"symmetry", "arcs", "transport", "curves", "forward", "evaluation", "zoo", "landscapes"},
-    {"dropout", "adjustment", "flows", "tunnels", "ridges", "plots", "explorers"},
+    {
+        "dropout",
+        "adjustment",
+        "flows",
+        "tunnels",
+        "ridges",
+        "plots",
+        "explorers",
+        "markup",
+        "views",
+        "charts",
+    },
     {"scoreboard", "records"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

@@ -147,6 +147,7 @@ def test_triangle_holds_its_corners_and_nothing_outside(u, v):
 def test_grid_holds_the_knots_once():
     assert grid(3, (0, 0.3, 0.5, 1)).tolist() == [0, 0.3, 0.5, 1]
     assert len(grid(61, (0, 0.5, 1))) == 61
+    assert grid([-0.5, 1e-17, 0.7], (0, 1)).tolist() == [-0.5, 0, 0.7, 1]
     with pytest.raises(ValueError, match="at least 2 points"):
         grid(1)
 

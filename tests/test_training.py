@@ -122,6 +122,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, monkeypatch,
         assert all(
             torch.equal(resumed.snapshots[1][k][n], v) for n, v in whole.snapshots[1][k].items()
         )
+    assert list(resumed.weights[0]) == list(whole.weights[0])
     assert torch.equal(resumed.loss, whole.loss)
     assert not file.exists()
 

@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import pytest
 import torch
 
@@ -9,12 +11,19 @@ from modeconn_lite.weights import check_weights
 PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)]
 
 
+def test_chapter_1_speaks_of_any_two_networks():
+    network, split, weights = zoo.network("digits"), data.load("digits").test, zoo.load("digits")
+    for i, j in combinations(range(12), 2):
+        assert profile(network, segment(weights[i], weights[j]), split, 21).worst_accuracy < 0.70
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_networks_fit_and_are_good(name):
     network, split = zoo.network(name), data.load(zoo.recipe(name).dataset).test
     weights = zoo.load(name)
     assert len(weights) == len(zoo.recipe(name).seeds)
     for w in weights:
+        assert list(w) == [key for key, _ in network.named_parameters()]
         check_weights(w, like=network)
         assert evaluate(network, w, split)[1] >= 0.97
 

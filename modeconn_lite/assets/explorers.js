@@ -56,7 +56,7 @@
         set(verdict, { "aria-label": tile.dataset.is });
         write(verdict, right ? "✓" : "✗");
         write(name, classes[top]);
-        write(sure, `${Math.round((100 * value) / 255)}\u202f%`);
+        write(sure, `${Math.round((100 * value) / 255)}%`);
       });
       write(count, String(hits));
     };
@@ -143,15 +143,14 @@
       for (const { of, line, dot, text } of charts) {
         const value = path[of].test[i];
         const y = 100 * (1 - value / data.top[of]);
-        const edge = x < 15 || x > 85;
         const after = x < 15 || (x >= 50 && x <= 85);
         set(line, { x1: `${x}%`, x2: `${x}%`, y1: `${y}%` });
         set(dot, { cx: `${x}%`, cy: `${y}%` });
         set(text, {
           x: `${x}%`,
           y: `${y}%`,
-          dx: (after ? 1 : -1) * (edge ? 12 : 16),
-          dy: edge ? -12 : 4,
+          dx: after ? 12 : -12,
+          dy: of === "loss" ? -11 : 21,
           class: after ? "mc-after" : "mc-before",
         });
         write(text, of === "loss" ? value.toFixed(2) : percent(value));
@@ -319,6 +318,9 @@
     if (!source) continue; // the parser has not reached it yet
     const start = root.classList.contains("mc-sheet") ? roam : walk;
     root.dataset.ready = "";
+    for (const control of root.querySelectorAll("input, button, .mc-pad")) {
+      control.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes its keys
+    }
     start(root, JSON.parse(source.textContent));
   }
 })();
