@@ -118,7 +118,8 @@ def html_table(head: Sequence[str], body: Sequence[Sequence[str]], caption: str)
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
     return (
-        f'<!--mc-explorer--><div class="mc-table"><table class="mc-scoreboard">'
+        '<!--mc-explorer--><div class="mc-table" tabindex="0" role="region"'
+        f' aria-label="{escape(caption)}"><table class="mc-scoreboard">'
         f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div><!--/mc-explorer-->"
     )

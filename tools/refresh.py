@@ -42,15 +42,20 @@ def colab_cell(root: Path = ROOT) -> str:
     repository = yaml.safe_load((root / "_config.yml").read_text("utf8"))["repository"]
     if repository["url"]:
         install = (
-            "    %pip install --quiet pot\n"
-            f"    %pip install --quiet --no-deps git+{repository['url']}@{repository['branch']}"
+            f"    !git clone -q --depth 1 -b {repository['branch']} \\\n"
+            f"        {repository['url']} /content/book-source\n"
+            "    %pip install -q pot\n"
+            "    %pip install -q --no-deps /content/book-source\n"
+            "    %cd -q /content/book-source/book"
         )
     else:
         install = (
-            '    raise RuntimeError("Fill in repository.url in _config.yml, then `make refresh`.")'
+            "    raise RuntimeError(\n"
+            '        "Fill in repository.url in _config.yml, then `make refresh`."\n'
+            "    )"
         )
     return (
-        "# In Google Colab this installs what Colab lacks. Anywhere else it does nothing.\n"
+        "# In Google Colab: fetch the book and what Colab lacks. Elsewhere: nothing.\n"
         f"import sys\n\nif {COLAB_MARK}:\n{install}"
     )
 
