@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# The chapters' kernels: as on the machine that made the committed outputs.
-KERNEL := MODECONN_DEVICE=cpu
+# The chapters' kernels: as on the machine that made the committed outputs. Threads that wait let
+# others compute: several kernels share the cores.
+KERNEL := MODECONN_DEVICE=cpu OMP_WAIT_POLICY=passive
 NBVAL   = $(BIN)/python -m pytest --nbval book --nbval-current-env \
           --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=120 \
           --nbval-kernel-startup-timeout=180 -p no:cacheprovider -n 2 --dist loadscope -q

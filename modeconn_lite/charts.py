@@ -29,7 +29,7 @@ class Chart:
         self.of, self.ends, (self.s0, self.s1) = of, ends, span
         pairs = [[getattr(p, of) for p in pair] for pair in profiles]
         peak = max(float(values.max()) for pair in pairs for values in pair)
-        step = _step(peak / 4)
+        step = _step(max(peak, 1e-3) / 4)
         self.top = 1.0 if of == "accuracy" else step * ceil(1.12 * peak / step)
         step = 0.25 if of == "accuracy" else step
         self.ticks = [k * step for k in range(int(self.top / step + 1e-9) + 1)]

@@ -162,7 +162,8 @@ def profile(
     t = grid(points, path.knots)
     loss, correct = _evaluate(network, path, t, split, statistics)
     for _ in range(refine):
-        peak = int(loss.argmax())
+        inside = (t >= 0) & (t <= 1)
+        peak = int(loss.where(inside, -torch.inf).argmax())
         near = t[max(peak - 1, 0) : peak + 2]
         more = (near[1:] + near[:-1]) / 2
         new_loss, new_correct = _evaluate(network, path, more, split, statistics)
@@ -181,6 +182,8 @@ def survey(
     statistics: Split | None = None,
 ) -> Survey:
     """Loss and accuracy over a `points` × `points` grid of a sheet; see `profile`."""
+    if points < 2:
+        raise ValueError(f"a survey needs at least 2 points a side, not {points}")
     u0, u1, v0, v1 = sheet.extent
     u = torch.linspace(u0, u1, points, dtype=torch.float64)
     v = torch.linspace(v0, v1, points, dtype=torch.float64)
@@ -194,10 +197,12 @@ def survey(
     return Survey(sheet.name, split.name, u, v, loss.view(shape), accuracy.view(shape))
 
 
-def evaluate(network: nn.Module, weights: Weights, split: Split) -> tuple[float, float]:
+def evaluate(
+    network: nn.Module, weights: Weights, split: Split, *, statistics: Split | None = None
+) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of one network with given weights."""
     here = Path((weights,), lambda t: torch.ones(len(t), 1, dtype=torch.float64), "point")
-    loss, correct = _evaluate(network, here, torch.zeros(1, dtype=torch.float64), split, None)
+    loss, correct = _evaluate(network, here, torch.zeros(1, dtype=torch.float64), split, statistics)
     return float(loss), float(correct) / len(split)
 
 
@@ -214,6 +219,11 @@ def _evaluate(
     correct = torch.zeros(len(t), dtype=torch.int64)
     labels = split.y
     for at, images, out in blocks(network, path, t, split.x, statistics or split):
+        if out.shape[-1] < len(split.classes):
+            raise ValueError(
+                f"{split.name!r} has {len(split.classes)} classes, the network {out.shape[-1]}"
+                " outputs; use a network with one output for each class"
+            )
         y = labels[images].to(out.device).expand(len(out), -1)
         nats = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
         loss[at] += nats.sum(1, dtype=torch.float64).cpu()

@@ -9,6 +9,7 @@ script in `assets` only moves what they have drawn.
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +22,7 @@ from .data import Dataset, Split
 from .evaluation import Profile, profile, survey
 from .forward import outputs
 from .markup import base64, buttons, figure, percent, readout, short, style_of
-from .paths import AnyPath, Sheet
+from .paths import AnyPath, FunctionPath, Path, Sheet
 from .views import Album, Regions, view_of
 from .weights import Weights, check_weights, distance
 
@@ -110,6 +111,8 @@ class PathExplorer(_Explorer):
         statistics: Split | None = None,
     ) -> None:
         self.routes = _check_paths(paths, span)
+        if points < 2:
+            raise ValueError(f"a slider needs at least 2 points, not {points}")
         self.device = next(iter(self.routes[0](0.0).values())).device
         self.network, self.data, self.points, self.span = network, data, points, span
         self.ends, self.names = ends, [path.name for path in self.routes]
@@ -432,7 +435,10 @@ def _check_paths(paths: AnyPath | Sequence[AnyPath], span: tuple[float, float]) 
     paths = list(paths) if isinstance(paths, Sequence) else [paths]
     if not paths:
         raise ValueError("there is no path to walk; give at least one")
-    if not (span[0] <= 0 and span[1] >= 1):
+    for path in paths:
+        if not isinstance(path, Path | FunctionPath):
+            raise ValueError(f"{path!r} is no path; wrap a function of t in FunctionPath")
+    if not (-inf < span[0] <= 0 and 1 <= span[1] < inf):
         raise ValueError(f"span {span} must reach from 0 or below to 1 or above")
     ends: list[Weights] = []
     for path in paths:

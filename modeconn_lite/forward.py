@@ -7,6 +7,7 @@ themselves are a mix. Images are walked in chunks that stay in cache.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .data import Split
-from .networks import batch_norms, chain
+from .networks import batch_norms, chain, for_evaluation
 from .paths import AnyPath, FunctionPath, Sheet
 from .weights import Weights, check_weights, mix
 
@@ -36,6 +37,8 @@ def outputs(
     statistics: Split | None = None,
 ) -> Tensor:
     """Outputs of the network for inputs x at each t (or each (u, v)): (T, images, classes)."""
+    if not len(x) or not len(t):
+        raise ValueError(f"{len(x)} inputs at {len(t)} points: at least one of each is needed")
     done = list(blocks(network, path, torch.as_tensor(t, dtype=torch.float64), x, statistics))
     points = sum(len(at) for at, images, _ in done if images.start == 0)
     result = done[0][2].new_empty(points, len(x), *done[0][2].shape[2:])
@@ -51,8 +54,6 @@ def blocks(
 
     Callers switch gradients off: a generator must not do it for them.
     """
-    if network.training:
-        network = copy.deepcopy(network).eval()
     if isinstance(path, FunctionPath) or batch_norms(network):
         for i, point in enumerate(t):
             weights = path(*point.reshape(-1).tolist())
@@ -62,7 +63,7 @@ def blocks(
     for anchor in path.anchors:
         check_weights(anchor, like=network, name=f"the weights of {path.name!r}")
     example = next(iter(path.anchors[0].values()))
-    x = x.to(example)
+    network, x = for_evaluation(network, example), x.to(example)
     mixture = path.mixture(t)
     for rows, active in _pieces(mixture):
         anchors = [path.anchors[k] for k in active]
@@ -90,7 +91,8 @@ def _piece(
     network: nn.Module, anchors: list[Weights], c: Tensor, rows: Tensor, x: Tensor
 ) -> Iterator[Block]:
     """Outputs over a run of points that all mix the same anchors with coefficients c: (P, K)."""
-    stages = _stages(network)
+    stages = [_Stage(name, module) for name, module in chain(network)]
+    in_place = not all(stage.plain for stage in stages)
     affine = bool(((c.sum(1) - 1).abs() < 1e-9).all())  # what all anchors share then stands still
     still = {k for k in anchors[0] if affine and all(_same(anchors[0][k], w[k]) for w in anchors)}
     first = next((i for i, stage in enumerate(stages) if not still >= stage.keys), len(stages))
@@ -105,7 +107,8 @@ def _piece(
         coefficients = c[block] if linear else torch.ones(len(block), 1)
         uppers = [shared | mix(ck, moving) if moving[0] else shared for ck in c[block].tolist()]
         for images in _chunks(stages, anchors[0], x):
-            h = _run(below, anchors[0], x[images])
+            # A layer that works in place must not reach the caller's images.
+            h = _run(below, anchors[0], x[images].clone() if in_place else x[images])
             parts = [stages[first](w, h) for w in anchors] if linear else [h]
             if above:
                 room = torch.empty_like(parts[0])  # every point's mix is written here in turn
@@ -126,9 +129,12 @@ class _Stage:
         self.module = module
         self.names = {key: f"{name}.{key}".strip(".") for key, _ in module.named_parameters()}
         self.keys = set(self.names.values())
+        # A leaf that does what its class says: no hooks, no reparametrisation, nothing in place.
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        self.plain = not (hooks or list(module.children()) or getattr(module, "inplace", False))
         forward = type(module).forward
-        self.dense = forward is nn.Linear.forward
-        self.linear = self.dense or forward in (nn.Conv1d.forward, nn.Conv2d.forward)
+        self.dense = self.plain and forward is nn.Linear.forward
+        self.linear = self.dense or (self.plain and forward is nn.Conv2d.forward)
 
     def __call__(self, weights: Weights, h: Tensor) -> Tensor:
         if not self.names:
@@ -137,10 +143,6 @@ class _Stage:
         if self.dense:  # the same as below, without its overhead of some 30 microseconds
             return F.linear(h, own["weight"], own.get("bias"))
         return functional_call(self.module, own, (h,))
-
-
-def _stages(network: nn.Module) -> list[_Stage]:
-    return [_Stage(name, module) for name, module in chain(network)]
 
 
 def _run(stages: list[_Stage], weights: Weights, h: Tensor) -> Tensor:
@@ -165,11 +167,13 @@ def _mix_into(room: Tensor, coefficients: list[float], parts: list[Tensor]) -> T
 
 def _chunks(stages: list[_Stage], weights: Weights, x: Tensor) -> Iterator[slice]:
     """Slices of the images, so few at a time that a layer's activations stay in cache."""
-    h, widest = x[:1], 1
+    h, widest = x[:1].clone(), x[:1].numel()
     for stage in stages:
         h = stage(weights, h)
         widest = max(widest, h.numel())
     step = max(CHUNK_FLOATS[x.device.type != "cpu"] // widest, 16)
+    if any(stage.keys and not stage.plain for stage in stages):
+        step = min(step, BATCH)  # what happens inside may be much wider
     for start in range(0, len(x), step):
         yield slice(start, min(start + step, len(x)))
 
@@ -184,8 +188,10 @@ def _whole_network(
     if batch_norms(network):
         network = copy.deepcopy(network).to(example)
         images = x if statistics is None else statistics.x.to(example)
-        _recompute_statistics(network, weights, images)
-    return torch.cat([functional_call(network, weights, (part,)) for part in x.split(BATCH)])
+        _recompute_statistics(network.eval(), weights, images)
+    network = for_evaluation(network, example)
+    parts = x.tensor_split(math.ceil(len(x) / BATCH))  # clones: layers may work in place
+    return torch.cat([functional_call(network, weights, (part.clone(),)) for part in parts])
 
 
 def _recompute_statistics(network: nn.Module, weights: Weights, x: Tensor) -> None:
@@ -198,10 +204,10 @@ def _recompute_statistics(network: nn.Module, weights: Weights, x: Tensor) -> No
         module.reset_running_stats()  # type: ignore[operator]
         module.train()
     seen = 0
-    for part in x.split(BATCH):
+    for part in x.tensor_split(math.ceil(len(x) / BATCH)):  # even parts: none of one image
         seen += len(part)
         for module in norms:
             module.momentum = len(part) / seen  # type: ignore[assignment]
-        functional_call(network, weights, (part,))
+        functional_call(network, weights, (part.clone(),))
     for module in norms:
         module.eval()

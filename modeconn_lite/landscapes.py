@@ -35,7 +35,7 @@ def plane(
     width = norm(along)
     shift = inner(aside, along) / width if width > 0 else 0.0
     height = max(inner(aside, aside) - shift**2, 0.0) ** 0.5
-    if width == 0 or height < 1e-6 * norm(aside):
+    if width == 0 or height <= 1e-6 * norm(aside):
         raise ValueError("a, b and c lie on one line and span no plane; choose another third point")
 
     def coefficients(p: Tensor) -> Tensor:
@@ -61,7 +61,9 @@ def random_directions(
     """
     if normalise not in ("filter", "length", "none"):
         raise ValueError(f"normalise must be 'filter', 'length' or 'none', not {normalise!r}")
-    generator = torch.Generator().manual_seed(seed)
+    # Not the plain seed: the stream that drew a network's initial weights under it would point
+    # back at them, with a cosine of 0.1 where chance gives 0.01.
+    generator = torch.Generator().manual_seed(7_000_000_007 + seed)
     directions = []
     for _ in range(count):
         d = {
@@ -112,15 +114,24 @@ def trajectory_plane(
     if len(trajectory) < 3:
         raise ValueError(f"PCA needs at least three snapshots, not {len(trajectory)}")
     last = trajectory[-1]
-    steps = torch.stack([to_vector(w) - to_vector(last) for w in trajectory]).double()
-    _, sizes, axes = torch.linalg.svd(steps, full_matrices=False)
-    places = steps @ axes[:2].T
-    directions = [from_vector(axis.to(to_vector(last)), last) for axis in axes[:2]]
+    for k, w in enumerate(trajectory):
+        check_weights(w, like=last, name=f"snapshot {k}")
+    end = to_vector(last)
+    steps = torch.stack([to_vector({key: w[key] for key in last}) - end for w in trajectory])
+    # Eigenvectors of the small Gram matrix instead of an SVD of snapshots × parameters.
+    squares, left = torch.linalg.eigh((steps @ steps.T).double().cpu())
+    squares, left = squares.flip(0).clamp(min=0), left.flip(1)
+    if squares[1] <= 1e-12 * squares[0] or squares[0] == 0:
+        raise ValueError("the trajectory stays on one line or one point; it spans no plane")
+    lengths = squares[:2].sqrt()
+    axes = (left[:, :2] / lengths).T.to(steps) @ steps
+    places = left[:, :2] * lengths
+    directions = [from_vector(axis, last) for axis in axes]
     sheet = around(last, directions, name=name)
     window = _window([tuple(p) for p in places.tolist()], margin)
     marks = {"start": tuple(places[0].tolist()), "end": (0.0, 0.0)}
     sheet = Sheet(sheet.anchors, sheet.coefficients, name, window, marks)
-    return sheet, places, sizes[:2] ** 2 / (sizes**2).sum()
+    return sheet, places, squares[:2] / squares.sum()
 
 
 def _window(points, margin: float) -> tuple[float, float, float, float]:

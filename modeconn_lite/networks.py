@@ -3,6 +3,7 @@
 Weights live outside (see `weights`); a network here is an architecture with some initial values.
 """
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -136,9 +137,32 @@ def _unroll(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def batch_norms(network: nn.Module) -> list[str]:
-    """Names of the layers that keep running statistics (BatchNorm and its kin)."""
-    return [
-        name
-        for name, module in network.named_modules()
-        if getattr(module, "running_mean", None) is not None
-    ]
+    """Names of the layers that normalise over a batch and keep running statistics.
+
+    Raises
+    ------
+    ValueError
+        For one that keeps none: what it computes depends on which images come together.
+    """
+    names = []
+    for name, module in network.named_modules():
+        if getattr(module, "running_mean", None) is not None:
+            names.append(name)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"layer {name!r} keeps no running statistics, so an image's output depends on its"
+                " company; use track_running_stats=True"
+            )
+    return names
+
+
+# What runs the same in training mode as in evaluation.
+_MODELESS = (nn.Sequential, nn.Linear, nn.Conv2d, nn.ReLU, nn.Flatten, nn.MaxPool2d, ResidualBlock)
+
+
+def for_evaluation(network: nn.Module, like: Tensor) -> nn.Module:
+    """The network with dropout off and buffers where `like` is: itself, or a copy if it must be."""
+    moody = any(m.training and type(m) not in _MODELESS for m in network.modules())
+    buffers = [b for b in network.buffers() if b.is_floating_point()]
+    away = any(b.device != like.device or b.dtype != like.dtype for b in buffers)
+    return copy.deepcopy(network).eval().to(like) if moody or away else network

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import comb, inf
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -39,8 +40,7 @@ class Path:
     domain: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        for k, anchor in enumerate(self.anchors):
-            check_weights(anchor, like=self.anchors[0], name=f"anchor {k} of {self.name!r}")
+        _check(self)
 
     def mixture(self, t: Sequence[float] | Tensor) -> Tensor:
         """Coefficients of the anchors at each t: shape (T, K), float64, on the CPU."""
@@ -79,6 +79,9 @@ class FunctionPath:
     name: str = "path"
     knots: tuple[float, ...] = (0.0, 1.0)
     domain: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def __call__(self, t: float) -> Weights:
         return self.function(float(_times([t], self)[0]))
@@ -122,8 +125,7 @@ class Sheet:
     inside: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for k, anchor in enumerate(self.anchors):
-            check_weights(anchor, like=self.anchors[0], name=f"anchor {k} of {self.name!r}")
+        _check(self)
 
     def mixture(self, points: Sequence[Sequence[float]] | Tensor) -> Tensor:
         """Coefficients of the anchors at each point: shape (P, K), float64.
@@ -216,6 +218,8 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
     ValueError
         If a path does not start where the one before it ends.
     """
+    if not paths:
+        raise ValueError("there is no path to walk; give at least one")
     for k, (one, two) in enumerate(pairwise(paths)):
         gap = distance(one(1.0), two(0.0))
         if gap > 1e-5 * (1 + two.length(points=2)):
@@ -273,11 +277,13 @@ def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 
     points : how many evenly spaced times from 0 to 1, or the times themselves. One that misses a
         knot by rounding gives way to it.
     """
-    if isinstance(points, int):
+    if isinstance(points, Integral):
         if points < 2:
             raise ValueError(f"at least 2 points are needed to see a path, not {points}")
-        points = torch.linspace(0, 1, points, dtype=torch.float64)
-    t = torch.as_tensor(points, dtype=torch.float64).reshape(-1)
+        points = torch.linspace(0, 1, int(points), dtype=torch.float64)
+    t = torch.as_tensor(points, dtype=torch.float64, device="cpu").reshape(-1)
+    if not torch.isfinite(t).all():
+        raise ValueError(f"points must be finite times, not {t.tolist()}")
     bends = torch.tensor(list(knots), dtype=torch.float64)
     beside = (t[:, None] - bends).abs().min(1).values > 1e-12
     return torch.cat([t[beside], bends]).unique()
@@ -287,10 +293,23 @@ def _times(t: Sequence[float] | Tensor, path: AnyPath) -> Tensor:
     """Check that every t lies in the path's domain; rounding may miss an end by 1e-9."""
     times = torch.as_tensor(t, dtype=torch.float64, device="cpu").reshape(-1)
     low, high = path.domain
-    wrong = ~((times >= low - 1e-9) & (times <= high + 1e-9))
+    wrong = ~(torch.isfinite(times) & (times >= low - 1e-9) & (times <= high + 1e-9))
     if wrong.any():
         raise ValueError(
             f"path {path.name!r} has no point at t = {times[wrong][0].item():g};"
             f" it is defined for {low:g} ≤ t ≤ {high:g}"
         )
     return times.clamp(low, high)
+
+
+def _check(shape: AnyPath | Sheet) -> None:
+    """Anchors that fit each other, knots that run from 0 to 1."""
+    if not isinstance(shape, FunctionPath):
+        if not shape.anchors:
+            raise ValueError(f"{shape.name!r} has no anchors; a mix needs at least one")
+        for k, anchor in enumerate(shape.anchors):
+            check_weights(anchor, like=shape.anchors[0], name=f"anchor {k} of {shape.name!r}")
+    if not isinstance(shape, Sheet):
+        knots = shape.knots
+        if knots[0] != 0 or knots[-1] != 1 or any(a >= b for a, b in pairwise(knots)):
+            raise ValueError(f"the knots of {shape.name!r} must rise from 0 to 1, not {knots}")

@@ -7,6 +7,7 @@ stopped:
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -26,8 +27,8 @@ from .evaluation import evaluate
 from .networks import mlp
 from .scoreboard import METHODS, html_table, row
 from .training import train
+from .weights import Weights, save, to
 from .weights import load as read_weights
-from .weights import save, to
 
 
 @dataclass(frozen=True)
@@ -71,37 +72,31 @@ def run(
     methods: Sequence[str] = tuple(METHODS),
     device: torch.device | str = "cpu",
     root: str | FilePath | None = None,
+    fresh: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
     """Run an experiment at paper scale, or what is left of it, and return its record.
 
     Pair i connects the networks of seeds 2i and 2i + 1, so pairs share no network. Networks and
-    rows are kept under `cache_folder(root)/runs/NAME` as soon as they are done.
+    rows are kept under `cache_folder(root)/runs` as soon as they are done; `fresh` measures the
+    rows again, as one wants after changing a method.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment called {name!r}; choose one of {tuple(EXPERIMENTS)}")
     if pairs < 1:
         raise ValueError(f"at least one pair is needed, not {pairs}")
     experiment = EXPERIMENTS[name]
-    folder = data.cache_folder(root) / "runs" / name
     dataset = data.load(experiment.dataset, root=root)
     network = experiment.network()
+    # Another protocol is another folder: no network of the one passes for one of the other.
+    protocol = json.dumps([experiment.dataset, str(network), experiment.training], sort_keys=True)
+    mark = hashlib.sha256(protocol.encode()).hexdigest()[:8]
+    folder = data.cache_folder(root) / "runs" / f"{name}-{mark}"
 
     weights, ends = [], []
     for seed in tqdm(range(2 * pairs), desc="networks"):
-        file = folder / f"seed-{seed}.safetensors"
-        if not file.exists():
-            trained = train(
-                network,
-                dataset.train,
-                [seed],
-                device=device,
-                progress=True,
-                checkpoint=folder / f"seed-{seed}.part",
-                **experiment.training,
-            )
-            save(trained.weights[0], file)
-        weights.append(to(read_weights(file), torch.device(device)))
+        trained = _network(network, dataset.train, seed, folder, device, experiment.training)
+        weights.append(to(trained, torch.device(device)))
         scores = [evaluate(network, weights[-1], s) for s in (dataset.train, dataset.test)]
         ends.append({"seed": seed, "train": scores[0][1], "test": scores[1][1]})
 
@@ -109,7 +104,7 @@ def run(
     for method in methods:
         for i in tqdm(range(pairs), desc=method):
             file = folder / f"row-{method}-{2 * i}-{2 * i + 1}.json"
-            if not file.exists():
+            if fresh or not file.exists():
                 pair = (2 * i, 2 * i + 1)
                 done = row(method, network, weights[2 * i], weights[2 * i + 1], dataset, pair=pair)
                 write_json(asdict(done), file)
@@ -127,6 +122,28 @@ def run(
         "summary": _summary(ends, rows),
         "published": experiment.published,
     }
+
+
+def _network(
+    network: nn.Module,
+    split: data.Split,
+    seed: int,
+    folder: FilePath,
+    device: torch.device | str,
+    training: dict[str, Any],
+) -> Weights:
+    """The trained network of a seed: from its file, else from its checkpoint, else from scratch."""
+    file, part = folder / f"seed-{seed}.safetensors", folder / f"seed-{seed}.part"
+    if file.exists():
+        try:
+            return read_weights(file)
+        except ValueError:  # damaged: make it again
+            file.unlink()
+    options = {"device": device, "progress": True, "checkpoint": part}
+    (trained,) = train(network, split, [seed], **options, **training).weights
+    save(trained, file)
+    part.unlink(missing_ok=True)  # only now that the network is safe
+    return trained
 
 
 def _summary(
@@ -157,8 +174,11 @@ def write_json(content: Any, file: FilePath) -> None:
     """Write JSON, all or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, file)
+    try:
+        part.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -231,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--root", type=FilePath, help="cache folder (default: $MODECONN_DATA)")
+    parser.add_argument("--fresh", action="store_true", help="measure every row again")
     parser.add_argument("--out", type=FilePath, default=FilePath("book/records"))
     chosen = parser.parse_args(arguments)
     words = arguments if arguments is not None else sys.argv[1:]
@@ -240,6 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
         methods=chosen.methods,
         device=chosen.device,
         root=chosen.root,
+        fresh=chosen.fresh,
         command=f"python -m modeconn_lite.scoreboard {' '.join(words)}",
     )
     write_json(record, chosen.out / f"{chosen.experiment}.json")

@@ -138,10 +138,15 @@ def row(
     """Connect a and b by a method and measure the path on both splits."""
     if method not in METHODS:
         raise ValueError(f"no method called {method!r}; choose one of {tuple(METHODS)}")
+    if distance(a, b) == 0:
+        raise ValueError("a and b are the same weights; a scoreboard compares paths between two")
     start = time.perf_counter()
     path = METHODS[method].connect(network, a, b, dataset.train)
     seconds = time.perf_counter() - start
-    on_train, on_test = (profile(network, path, s, points) for s in (dataset.train, dataset.test))
+    on_train, on_test = (
+        profile(network, path, s, points, statistics=dataset.train)
+        for s in (dataset.train, dataset.test)
+    )
     return Row(
         METHODS[method].name,
         pair,
@@ -170,7 +175,7 @@ def board(
     )
     ends = [w for pair in pairs for w in pair]
     means = [
-        statistics.mean(evaluate(network, w, s)[1] for w in ends)
+        statistics.mean(evaluate(network, w, s, statistics=dataset.train)[1] for w in ends)
         for s in (dataset.train, dataset.test)
     ]
     return Board(dataset.name, rows, (means[0], means[1]))

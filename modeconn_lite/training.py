@@ -5,6 +5,8 @@ networks cost little more than one. They never touch each other: the result equa
 one by one.
 """
 
+import copy
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,16 @@ from tqdm.auto import tqdm
 
 from .data import Split
 from .networks import batch_norms
-from .weights import Weights, check_weights, fresh_weights, load, save, stack, unstack
+from .weights import (
+    Weights,
+    check_weights,
+    fresh_weights,
+    load,
+    save,
+    stack,
+    to_vector,
+    unstack,
+)
 
 # Factor on the learning rate, as a function of the fraction of training that is done.
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -85,7 +96,8 @@ def train(
     snapshots : epochs after which the networks are kept as they are; 0 keeps the initial ones.
     progress : show a bar.
     checkpoint : a file that is written after every epoch and from which an interrupted call of
-        the same training continues; it is deleted at the end.
+        the same training continues, or returns at once if it was finished. Delete it when the
+        result is safe.
     device : where to train; by default where the images are.
 
     Raises
@@ -108,6 +120,13 @@ def train(
         raise ValueError(f"unknown schedule {schedule!r}; choose one of {tuple(SCHEDULES)}")
     if not seeds or epochs < 0 or batch < 1:
         raise ValueError(f"need seeds, epochs ≥ 0, batch ≥ 1; got {seeds=}, {epochs=}, {batch=}")
+    if not 0 < rate < math.inf or any(not 0 <= k <= epochs for k in snapshots):
+        raise ValueError(
+            f"need 0 < rate < ∞, snapshots from 0 to {epochs}; got {rate=}, {snapshots=}"
+        )
+    network = copy.deepcopy(
+        network
+    ).train()  # dropout belongs to training, whatever the caller's mode
     device = torch.device(device or split.x.device)
     first = list(start) if start is not None else [fresh_weights(network, s) for s in seeds]
     if len(first) != len(seeds):
@@ -115,17 +134,18 @@ def train(
     for k, w in enumerate(first):
         check_weights(w, like=network, name=f"start[{k}]")
 
-    settings = f"{type(network).__name__} {len(split)} {tuple(seeds)} {epochs} {batch} {rate}"
-    settings += f" {schedule} {momentum} {weight_decay} {tuple(snapshots)}"
+    settings = f"{epochs=} {batch=} {rate=} {schedule=} {momentum=} {weight_decay=} {snapshots=}"
+    settings += f" seeds={tuple(seeds)} augmented={augment is not None} {_digest(first, split)}"
     state = _State(stack(first), len(seeds), snapshots, device)
+    network = network.to(next(iter(state.weights.values())))  # its buffers, if it has any
     file = FilePath(checkpoint) if checkpoint is not None else None
     if file is not None and file.exists():
         state.resume(file, settings)
 
-    step = _make_step(network, momentum, weight_decay)
+    step = _make_step(network, momentum, weight_decay, len(split.classes))
     work = batch * sum(w.numel() for w in state.weights.values())
     threads = torch.get_num_threads()
-    x, y = split.x.to(device), split.y.to(device)
+    x, y = split.x.to(next(iter(state.weights.values()))), split.y.to(device)
     factor = SCHEDULES[schedule]
     batches = math.ceil(len(split) / batch)
     bar = tqdm(total=epochs, initial=state.epoch, desc="epochs", disable=not progress)
@@ -151,8 +171,6 @@ def train(
     finally:
         torch.set_num_threads(threads)
         bar.close()
-    if file is not None:
-        file.unlink(missing_ok=True)
     kept = {epoch: unstack(w) for epoch, w in sorted(state.snapshots.items())}
     return Training(tuple(seeds), unstack(state.weights), state.loss, kept)
 
@@ -163,7 +181,7 @@ class _State:
     def __init__(
         self, weights: Weights, networks: int, snapshots: Sequence[int], device: torch.device
     ) -> None:
-        self.weights = {key: w.to(device) for key, w in weights.items()}
+        self.weights = {key: w.detach().to(device) for key, w in weights.items()}
         self.velocity = {key: torch.zeros_like(w) for key, w in self.weights.items()}
         self.loss = torch.zeros(0, networks)
         self.wanted = set(snapshots)
@@ -214,7 +232,7 @@ class _State:
 
 
 def _make_step(
-    network: nn.Module, momentum: float, weight_decay: float
+    network: nn.Module, momentum: float, weight_decay: float, classes: int
 ) -> Callable[[_State, Tensor, Tensor, float, list[torch.Generator]], Tensor]:
     """One step of SGD for the whole stack; returns each network's loss on its batch."""
     drops = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in network.modules())
@@ -237,6 +255,8 @@ def _make_step(
     ) -> Tensor:
         leaves = {key: w.requires_grad_() for key, w in state.weights.items()}
         out = run(leaves, x, randoms)
+        if out.shape[-1] < classes:
+            raise ValueError(f"the network has {out.shape[-1]} outputs for {classes} classes")
         each = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view_as(y).mean(1)
         # The sum's gradient with respect to one network is the gradient of that network's loss.
         gradients = torch.autograd.grad(each.sum(), list(leaves.values()))
@@ -248,6 +268,14 @@ def _make_step(
         return each.detach()
 
     return step
+
+
+def _digest(start: Sequence[Weights], split: Split) -> str:
+    """A short fingerprint of where a training starts and of its data."""
+    seen = hashlib.sha256(repr((split, [(k, w.shape) for k, w in start[0].items()])).encode())
+    for tensor in (*(to_vector(w) for w in start), split.x[:: max(1, len(split) // 100)], split.y):
+        seen.update(tensor.detach().cpu().numpy().tobytes())
+    return seen.hexdigest()[:16]
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

@@ -23,6 +23,8 @@ class Album:
 
     def __init__(self, data: Dataset, images: int, bars: bool) -> None:
         self.classes, test = data.test.classes, data.test
+        if images < 1:
+            raise ValueError(f"at least one image must be shown, not {images}")
         if len(self.classes) > 256:
             raise ValueError(
                 f"{len(self.classes)} classes are more than the 256 that fit a picture"

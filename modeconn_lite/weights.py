@@ -5,15 +5,19 @@ changes neither; nothing in this package writes into a caller's module or tensor
 """
 
 import copy
+import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from .networks import for_evaluation
 
 Weights = dict[str, Tensor]
 
@@ -21,11 +25,14 @@ Weights = dict[str, Tensor]
 def default_device() -> torch.device:
     """`$MODECONN_DEVICE` if set, else the GPU if there is one, else the CPU."""
     name = os.environ.get("MODECONN_DEVICE")
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"$MODECONN_DEVICE is {name!r}; set it to cpu, cuda or mps") from error
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """A detached copy of a network's trainable parameters."""
+    """A detached copy of a network's parameters, frozen ones too."""
     return {name: p.detach().clone() for name, p in network.named_parameters()}
 
 
@@ -34,20 +41,34 @@ def fresh_weights(network: nn.Module, seed: int) -> Weights:
 
     The draw happens on the CPU, so a seed means the same weights on every device; the caller's
     random state is left as it was.
+
+    Raises
+    ------
+    ValueError
+        If a layer has parameters but no `reset_parameters`: all seeds would share them.
     """
+    new = copy.deepcopy(network).cpu()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        new = copy.deepcopy(network).cpu()
-        for module in new.modules():
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach GPUs as well
+        for name, module in new.named_modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+            elif module._parameters:
+                raise ValueError(
+                    f"layer {name!r} ({type(module).__name__}) has parameters of its own and no"
+                    " reset_parameters(); define one, or start from your own weights"
+                )
     return weights_of(new)
 
 
 def apply(network: nn.Module, weights: Weights, x: Tensor) -> Tensor:
-    """Outputs of `network` on `x` with these weights: shape (images, classes)."""
-    return functional_call(network, weights, (x,))
+    """Outputs of `network` on `x` with these weights, dropout off: shape (images, classes).
+
+    BatchNorm uses the network's own running statistics; `evaluation` recomputes them.
+    """
+    _check_form(weights, dict(network.named_parameters()), "weights", type(network).__name__)
+    return functional_call(for_evaluation(network, next(iter(weights.values()))), weights, (x,))
 
 
 def check_weights(
@@ -80,13 +101,25 @@ def check_weights(
                 f"{name}[{key!r}] holds {bad} values that are not finite;"
                 " retrain with a smaller learning rate or drop these weights"
             )
-    if like is None:
-        return weights
-    wanted = dict(like.named_parameters()) if isinstance(like, nn.Module) else like
-    whose = type(like).__name__ if isinstance(like, nn.Module) else "the other weights"
-    missing = [key for key in wanted if key not in weights]
-    extra = [key for key in weights if key not in wanted]
-    if missing or extra:
+    if isinstance(like, nn.Module):
+        _check_form(weights, dict(like.named_parameters()), name, type(like).__name__)
+    elif like is not None:
+        _check_form(weights, like, name, "the other weights")
+        for key, value in like.items():
+            ours, theirs = weights[key], value
+            if ours.dtype != theirs.dtype or ours.device != theirs.device:
+                raise ValueError(
+                    f"{name}[{key!r}] is {ours.dtype} on {ours.device}, the other weights are"
+                    f" {theirs.dtype} on {theirs.device}; use weights.to() on one of them"
+                )
+    return weights
+
+
+def _check_form(weights: Weights, wanted: Mapping[str, Tensor], name: str, whose: str) -> None:
+    """Same names, same shapes."""
+    if weights.keys() != wanted.keys():
+        missing = [key for key in wanted if key not in weights]
+        extra = [key for key in weights if key not in wanted]
         raise ValueError(
             f"{name} do not fit {whose}: missing {missing or 'nothing'}, unknown {extra or 'none'}."
             " Both must come from the same architecture"
@@ -97,7 +130,6 @@ def check_weights(
                 f"{name}[{key!r}] has shape {tuple(weights[key].shape)} where {whose} has"
                 f" {tuple(value.shape)}. Both must come from the same architecture"
             )
-    return weights
 
 
 def mix(coefficients: Sequence[float] | Tensor, anchors: Sequence[Weights]) -> Weights:
@@ -106,7 +138,14 @@ def mix(coefficients: Sequence[float] | Tensor, anchors: Sequence[Weights]) -> W
     Anchors whose coefficient is exactly zero cost nothing; a lone anchor with coefficient one is
     returned as it is, so that a path's ends are its anchors to the bit.
     """
-    terms = [(float(c), w) for c, w in zip(coefficients, anchors, strict=True) if float(c) != 0.0]
+    if not anchors or len(coefficients) != len(anchors):
+        raise ValueError(f"{len(coefficients)} coefficients for {len(anchors)} anchors")
+    pairs = [(float(c), w) for c, w in zip(coefficients, anchors, strict=True)]
+    for k, (c, w) in enumerate(pairs):
+        _check_form(w, anchors[0], f"anchor {k}", "anchor 0")
+        if not math.isfinite(c):
+            raise ValueError(f"the coefficient of anchor {k} is {c}")
+    terms = [(c, w) for c, w in pairs if c != 0.0]
     if not terms:
         return {key: torch.zeros_like(value) for key, value in anchors[0].items()}
     if len(terms) == 1 and terms[0][0] == 1.0:
@@ -135,7 +174,8 @@ def from_vector(vector: Tensor, like: Weights) -> Weights:
 
 def inner(a: Weights, b: Weights) -> float:
     """Inner product of two weight vectors, summed in double precision."""
-    return sum(float((a[key].double() * b[key].double()).sum()) for key in a)
+    _check_form(b, a, "b", "a")
+    return sum(float((a[key].detach().double() * b[key].detach().double()).sum()) for key in a)
 
 
 def norm(a: Weights) -> float:
@@ -171,7 +211,8 @@ def save(weights: Weights, file: str | FilePath, metadata: dict[str, str] | None
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-        save_file(tensors, part, metadata)
+        # The format sorts its tensors; a network's order is worth keeping.
+        save_file(tensors, part, (metadata or {}) | {"order": json.dumps(list(weights))})
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
@@ -180,6 +221,8 @@ def save(weights: Weights, file: str | FilePath, metadata: dict[str, str] | None
 def load(file: str | FilePath) -> Weights:
     """Read what `save` wrote; a damaged file is a `ValueError` that names it."""
     try:
-        return load_file(file)
+        with safe_open(file, "pt") as opened:
+            order = json.loads((opened.metadata() or {}).get("order", "null"))
+            return {key: opened.get_tensor(key) for key in order or opened.keys()}
     except SafetensorError as error:
         raise ValueError(f"{file} is no readable safetensors file; delete and remake it") from error

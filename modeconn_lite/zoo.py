@@ -84,8 +84,8 @@ def network(name: str) -> nn.Module:
 
 def load(name: str, device: torch.device | str = "cpu") -> list[Weights]:
     """The trained weights of a set, in the order of their seeds."""
-    order = [key for key, _ in network(name).named_parameters()]  # a file has one of its own
-    return [{key: w[key].to(device, copy=True) for key in order} for w in _read(name)]
+    recipe(name)
+    return [{k: v.to(device, copy=True) for k, v in w.items()} for w in _read(name)]
 
 
 @cache

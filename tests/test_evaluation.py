@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -104,6 +105,15 @@ def test_refine_finds_a_peak_between_the_points():
     assert (fine.t.diff() > 0).all()
 
 
+def test_refine_looks_between_the_ends():
+    far = torch.tensor([-30.0, 0.0, 0.4, 1.0, 30.0])  # where the loss is highest by far
+    coarse = profile(NETWORK, segment(A, B), SPLIT, far)
+    assert int(coarse.loss.argmax()) in (0, 4)
+    seen = profile(NETWORK, segment(A, B), SPLIT, far, refine=2)
+    new = [t for t in seen.t.tolist() if t not in coarse.t.tolist()]
+    assert any(0 < t < 1 for t in new)
+
+
 def test_a_plain_function_is_a_path():
     seen = profile(NETWORK, lambda t: segment(A, B)(t), SPLIT, 5)
     assert torch.allclose(seen.loss, profile(NETWORK, segment(A, B), SPLIT, 5).loss)
@@ -159,8 +169,35 @@ class TestBatchNorm:
         elsewhere = profile(network, path, SPLIT, 3, statistics=random_split(60, seed=1)).loss
         assert not torch.allclose(whole, elsewhere, rtol=1e-3)
 
+    def test_one_image_too_many_for_a_batch(self, monkeypatch):
+        from modeconn_lite import forward
+
+        monkeypatch.setattr(forward, "BATCH", 29)
+        network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+        path = segment(*(fresh_weights(network, s) for s in range(2)))
+        assert profile(network, path, SPLIT, 3).loss.isfinite().all()
+
+    def test_a_layer_without_running_statistics_is_refused(self):
+        network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False))
+        path = segment(*(fresh_weights(network, s) for s in range(2)))
+        with pytest.raises(ValueError, match="layer '1' keeps no running statistics"):
+            profile(network, path, SPLIT, 3)
+
 
 class TestBadInput:
+    def test_more_classes_than_outputs(self):
+        network = mlp((4, 6, 2))
+        path = segment(*(fresh_weights(network, s) for s in range(2)))
+        with pytest.raises(ValueError, match="'random' has 3 classes, the network 2 outputs"):
+            profile(network, path, SPLIT, 3)
+
+    def test_points(self):
+        with pytest.raises(ValueError, match="finite times"):
+            profile(NETWORK, segment(A, B), SPLIT, [0, float("nan"), 1])
+        with pytest.raises(ValueError, match="at least 2 points a side"):
+            survey(NETWORK, triangle(A, B, C), SPLIT, 0)
+        assert len(profile(NETWORK, segment(A, B), SPLIT, np.int64(5)).t) == 5
+
     def test_weights_of_another_network(self):
         with pytest.raises(ValueError, match="do not fit Sequential"):
             profile(mlp((4, 6, 6, 3)), segment(A, B), SPLIT)

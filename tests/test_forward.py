@@ -22,11 +22,20 @@ NETWORKS = {
     "no chain": type("Wrapped", (nn.Module,), {"forward": lambda self, x: self.body(x)})(),
 }
 NETWORKS["no chain"].body = mlp((16, 5, 3))
+NETWORKS["hooked"] = mlp((16, 5, 3))
+NETWORKS["hooked"][1].register_forward_hook(lambda module, inputs, out: out.tanh())
+NETWORKS["weight norm"] = mlp((16, 5, 3))
+torch.nn.utils.parametrizations.weight_norm(NETWORKS["weight norm"][1])
 X = torch.randn(23, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def some_paths(network):
-    a, b, c = (to(fresh_weights(network, seed), torch.float64) for seed in range(3))
+    shapes = {key: p.shape for key, p in network.named_parameters()}
+    g = torch.Generator().manual_seed(1)
+    a, b, c = (
+        {key: torch.randn(shape, generator=g, dtype=torch.float64) for key, shape in shapes.items()}
+        for _ in range(3)
+    )
     first, last = next(iter(a)), list(a)[-1]
     return {
         "segment": segment(a, b),
@@ -121,6 +130,66 @@ def test_a_polychain_pays_for_the_anchors_of_its_piece():
     rows = count_rows(network, lambda: outputs(network, path, grid(41), X))
     pieces = 4
     assert rows[(9, 16)] == pieces * (2 * len(X) + 1)
+
+
+def test_the_caller_s_images_are_not_changed_by_layers_that_work_in_place():
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 3))
+    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
+    before = X.clone()
+    for path in (segment(a, b), FunctionPath(segment(a, b))):
+        outputs(network, path, grid(3), X)
+    assert torch.equal(X, before)
+
+
+def test_a_network_that_is_no_chain_sees_few_images_at_a_time(monkeypatch):
+    seen = []
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = mlp((16, 5, 3))
+
+        def forward(self, x):
+            seen.append(len(x))
+            return self.body(x)
+
+    monkeypatch.setattr(forward, "BATCH", 10)
+    network = Wrapped().eval()
+    a, b = (fresh_weights(network, s) for s in range(2))
+    outputs(network, segment(a, b), grid(3), X)
+    assert max(seen) == 10
+
+
+def test_one_module_left_in_training_mode_does_not_drop(monkeypatch):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Dropout(0.5), nn.Linear(5, 3)).eval()
+    network[2].train()
+    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
+    one, two = (outputs(network, segment(a, b), [0.3], X) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_buffers_follow_the_weights():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("factor", torch.full((16,), 0.5))
+            self.linear = nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1) * self.factor)
+
+    a, b = (to(fresh_weights(Scaled(), s), torch.float64) for s in range(2))
+    for path in (segment(a, b), FunctionPath(segment(a, b))):
+        assert outputs(Scaled(), path, [0.5], X).dtype == torch.float64
+
+
+def test_nothing_to_look_at_is_refused():
+    network = mlp((16, 5, 3))
+    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
+    with pytest.raises(ValueError, match="0 inputs at 1 points"):
+        outputs(network, segment(a, b), [0.5], X[:0])
+    with pytest.raises(ValueError, match="23 inputs at 0 points"):
+        outputs(network, segment(a, b), [], X)
 
 
 def test_training_mode_and_gradients_of_the_caller_are_left_alone():

@@ -30,6 +30,8 @@ def test_three_points_on_a_line_span_no_plane():
         plane(A, B, mix((0.5, 0.5), (A, B)))
     with pytest.raises(ValueError, match="one line"):
         plane(A, A, B)
+    with pytest.raises(ValueError, match="one line"):
+        plane(A, B, A)
 
 
 @pytest.mark.parametrize("network", [NETWORK, cnn3(3, side=4)])
@@ -57,6 +59,13 @@ def test_other_normalisations_and_seeds():
         random_directions(A, 1, seed=1, normalise="layer")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_directions_know_nothing_of_a_network_of_the_same_seed(seed):
+    w = fresh_weights(mlp((64, 64, 64, 64, 10)), seed)
+    (d,) = random_directions(w, 1, seed=seed, normalise="none")
+    assert abs(inner(d, w)) < 5 / to_vector(w).numel() ** 0.5 * norm(d) * norm(w)
+
+
 def test_around():
     d, e = random_directions(A, 2, seed=1)
     sheet = around(A, (d, e), reach=0.5)
@@ -71,9 +80,18 @@ def test_pca_of_a_planar_trajectory_is_exact():
     walk = [mix((1 - u - v, u, v), (A, B, C)) for u, v in places.tolist()]
     sheet, projected, explained = trajectory_plane(walk)
     assert float(explained.sum()) == pytest.approx(1)
-    assert explained[0] > explained[1]
+    end = torch.stack([to_vector(w) - to_vector(walk[-1]) for w in walk])
+    squares = torch.linalg.svdvals(end) ** 2
+    assert torch.allclose(explained, squares[:2] / squares.sum())
     for place, w in zip(projected.tolist(), walk, strict=True):
         assert distance(sheet(*place), w) < 1e-6
     assert sheet.marks["end"] == (0.0, 0.0)
     with pytest.raises(ValueError, match="three snapshots"):
         trajectory_plane(walk[:2])
+    with pytest.raises(ValueError, match="spans no plane"):
+        trajectory_plane([A, A, A])
+
+
+def test_pca_does_not_mind_the_order_of_the_tensors():
+    turned = {key: A[key] for key in reversed(A)}
+    assert torch.allclose(trajectory_plane([turned, B, C])[1], trajectory_plane([A, B, C])[1])

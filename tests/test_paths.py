@@ -144,6 +144,24 @@ def test_triangle_holds_its_corners_and_nothing_outside(u, v):
             sheet(u, v)
 
 
+def test_shapes_without_sense_are_refused():
+    for knots in ((0.2, 0.8), (0.0, 0.5, 0.5, 1.0)):
+        with pytest.raises(ValueError, match="must rise from 0 to 1"):
+            FunctionPath(segment(A, B), knots=knots)
+    with pytest.raises(ValueError, match="no anchors"):
+        type(segment(A, B))((), lambda t: t[:, None])
+    with pytest.raises(ValueError, match="no path to walk"):
+        concat()
+    with pytest.raises(ValueError, match="no point at t = inf"):
+        segment(A, B)(float("inf"))
+
+
+def test_a_small_gap_is_a_gap():
+    near = {key: value + 1e-3 for key, value in C.items()}
+    with pytest.raises(ValueError, match="starts at distance"):
+        concat(segment(A, C), segment(near, B))
+
+
 def test_grid_holds_the_knots_once():
     assert grid(3, (0, 0.3, 0.5, 1)).tolist() == [0, 0.3, 0.5, 1]
     assert len(grid(61, (0, 0.5, 1))) == 61

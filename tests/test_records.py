@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modeconn_lite import data, records
+from modeconn_lite import records, training
 from modeconn_lite.networks import mlp
 
 BOOK = Path(__file__).resolve().parent.parent / "book" / "records"
@@ -29,8 +29,10 @@ def test_run_and_read_back(small, tmp_path):
     content = record.content
     assert [row["pair"] for row in content["rows"]] == [[0, 1], [2, 3]]
     assert [end["seed"] for end in content["ends"]] == [0, 1, 2, 3]
-    worst = [100 * row["worst_test"] for row in content["rows"]]
-    assert content["summary"]["Linear"]["test"][0] == pytest.approx(sum(worst) / 2, abs=0.005)
+    one, two = (100 * row["worst_test"] for row in content["rows"])
+    mean, deviation = content["summary"]["Linear"]["test"]
+    assert mean == pytest.approx((one + two) / 2, abs=0.0051)
+    assert deviation == pytest.approx(abs(one - two) / 2**0.5, abs=0.0051)
     assert content["published"]["Linear"]["test"] == [95.87, 0.40]
     assert content["protocol"]["schedule"] == "plateau"
     assert "--pairs 2" in content["command"]
@@ -74,6 +76,8 @@ def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
     records.write_json({"whole": True}, file)
 
     def full(self, text):
+        with self.open("w") as half:
+            half.write(text[:5])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
@@ -81,6 +85,53 @@ def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
         records.write_json({"whole": False}, file)
     monkeypatch.undo()
     assert json.loads(file.read_text()) == {"whole": True}
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_full_disk_loses_no_training(small, tmp_path, monkeypatch):
+    original, epochs = records.save, []
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        records.run("mnist-1hl", pairs=1, root=tmp_path)
+    monkeypatch.setattr(records, "save", original)
+    write = training._State.write
+    monkeypatch.setattr(
+        training._State, "write", lambda self, *a: (epochs.append(self.epoch), write(self, *a))
+    )
+    records.run("mnist-1hl", pairs=1, root=tmp_path)
+    assert epochs == [1, 2]  # the second network only: the first was finished
+
+
+def test_a_damaged_network_is_trained_again(small, tmp_path):
+    first = records.run("mnist-1hl", pairs=1, root=tmp_path)
+    (file,) = tmp_path.glob("runs/*/seed-0.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    assert records.run("mnist-1hl", pairs=1, root=tmp_path)["ends"] == first["ends"]
+
+
+def test_another_protocol_trains_other_networks(small, tmp_path, monkeypatch):
+    records.run("mnist-1hl", pairs=1, root=tmp_path)
+    changed = records.EXPERIMENTS["mnist-1hl"]
+    changed = replace(changed, training=changed.training | {"epochs": 1})
+    monkeypatch.setitem(records.EXPERIMENTS, "mnist-1hl", changed)
+    records.run("mnist-1hl", pairs=1, root=tmp_path)
+    assert len(list(tmp_path.glob("runs/*"))) == 2
+
+
+def test_fresh_measures_again(small, tmp_path, monkeypatch):
+    records.run("mnist-1hl", pairs=1, root=tmp_path)
+    measured, original = [], records.row
+    monkeypatch.setattr(
+        records, "row", lambda *a, **o: (measured.append(o["pair"]), original(*a, **o))[1]
+    )
+    records.run("mnist-1hl", pairs=1, root=tmp_path)
+    assert not measured
+    records.run("mnist-1hl", pairs=1, root=tmp_path, fresh=True)
+    assert measured == [(0, 1)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1]"])
@@ -109,5 +160,10 @@ def test_the_records_of_the_book_are_whole(file):
     assert content["summary"] == json.loads(
         json.dumps(records._summary(content["ends"], content["rows"]))
     )
-    assert len(content["ends"]) >= 6
-    assert data.names().count(experiment.dataset) == 1
+    methods = content["summary"].keys() - {"End points"}
+    assert len(content["rows"]) == len(methods) * len(content["ends"]) // 2
+
+
+def test_the_book_has_its_records():
+    assert (BOOK / "mnist-1hl.json").exists()
+    assert len(records.read_record(BOOK / "mnist-1hl.json").content["ends"]) >= 6

@@ -17,6 +17,9 @@ def test_linear_row_is_the_profile_of_the_segment(board):
     seen = profile(network, segment(weights[2], weights[3]), dataset.test)
     assert board.column("Linear", "worst_test")[1] == seen.worst_accuracy
     assert board.column("Linear", "barrier_test")[1] == seen.barrier()
+    train = profile(network, segment(weights[2], weights[3]), dataset.train)
+    assert board.column("Linear", "worst_train")[1] == train.worst_accuracy
+    assert board.column("Linear", "barrier_train")[1] == train.barrier()
     assert board.column("Linear", "length") == pytest.approx([1, 1])
     accuracy = sum(evaluate(network, w, dataset.test)[1] for w in weights[:4]) / 4
     assert board.ends[1] == pytest.approx(accuracy)
@@ -52,3 +55,5 @@ def test_bad_input():
     a = zoo.load("digits")[0]
     with pytest.raises(ValueError, match="no method called 'teleport'"):
         scoreboard.row("teleport", network, a, a, dataset)
+    with pytest.raises(ValueError, match="the same weights"):
+        scoreboard.row("linear", network, a, a, dataset)

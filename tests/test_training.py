@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,7 +125,9 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, monkeypatch,
         )
     assert list(resumed.weights[0]) == list(whole.weights[0])
     assert torch.equal(resumed.loss, whole.loss)
-    assert not file.exists()
+    again = at_once([3, 5], snapshots=(1,), checkpoint=file)  # finished: nothing is run
+    assert written == [1, 2, 3]
+    assert distance(again.weights[0], whole.weights[0]) == 0
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
@@ -140,6 +143,49 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
         at_once([3], checkpoint=file)
     with pytest.raises(ValueError, match="belongs to another training"):
         at_once([4], checkpoint=file)
+
+
+@pytest.mark.parametrize(
+    "change", [{"network": mlp((5, 9, 3))}, {"split": blobs(73)}, {"batch": 8}]
+)
+def test_a_checkpoint_knows_its_network_and_its_data(tmp_path, change):
+    file = tmp_path / "run.part"
+    arguments = {"network": NETWORK, "split": SPLIT, "seeds": [3]} | OPTIONS
+    single = arguments | {"split": replace(SPLIT, x=SPLIT.x.float()), "checkpoint": file}
+    train(**single)
+    if "split" in change:
+        change = {"split": replace(change["split"], x=change["split"].x.float())}
+    with pytest.raises(ValueError, match="belongs to another training"):
+        train(**(single | change))
+
+
+def test_dropout_trains_whatever_mode_the_network_came_in():
+    network = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    one, two = at_once([9], network.train()), at_once([9], network.eval())
+    assert distance(one.weights[0], two.weights[0]) == 0
+    assert not network.training
+
+
+def test_buffers_follow_the_weights():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("factor", torch.tensor(0.5))
+            self.linear = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.linear(x * self.factor)
+
+    assert at_once([1], Scaled()).loss.isfinite().all()
+
+
+def test_the_number_of_threads_is_the_caller_s(monkeypatch):
+    torch.set_num_threads(2)
+    at_once([0])
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ValueError, match="diverged"):
+        at_once([0], rate=1e200)
+    assert torch.get_num_threads() == 2
 
 
 def test_dropout_masks_belong_to_the_seed_not_to_the_company():
@@ -175,6 +221,14 @@ class TestBadInput:
     def test_divergence_names_the_seed(self):
         with pytest.raises(ValueError, match=r"seed 8: the loss diverged in epoch 1"):
             at_once([8], rate=1e200)
+
+    def test_numbers(self):
+        with pytest.raises(ValueError, match=r"snapshots from 0 to 3; got .*snapshots=\(0, 5\)"):
+            at_once([0], snapshots=(0, 5))
+        with pytest.raises(ValueError, match="need 0 < rate"):
+            at_once([0], rate=float("nan"))
+        with pytest.raises(ValueError, match="2 outputs for 3 classes"):
+            at_once([0], mlp((5, 4, 2)))
 
     def test_start_and_seeds(self):
         with pytest.raises(ValueError, match="1 starting points for 2 seeds"):

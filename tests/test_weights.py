@@ -97,6 +97,48 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, pair, monkeypatch):
 def test_default_device_can_be_set(monkeypatch):
     monkeypatch.setenv("MODECONN_DEVICE", "cpu")
     assert wt.default_device() == torch.device("cpu")
+    monkeypatch.setenv("MODECONN_DEVICE", "gpu")
+    with pytest.raises(ValueError, match="MODECONN_DEVICE is 'gpu'"):
+        wt.default_device()
+
+
+def test_save_keeps_the_order_of_the_network(tmp_path, pair):
+    _, a, _ = pair
+    wt.save(a, tmp_path / "a.safetensors")
+    assert list(wt.load(tmp_path / "a.safetensors")) == list(a)
+
+
+def test_apply_evaluates_and_leaves_the_caller_s_network_alone(pair):
+    network = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Linear(5, 2))
+    x, w = torch.randn(9, 3), wt.weights_of(network)
+    assert torch.equal(wt.apply(network, w, x), wt.apply(network, w, x))
+    assert float(network[1].running_mean.abs().max()) == 0
+    assert network.training
+
+
+def test_apply_refuses_weights_that_do_not_fit(pair):
+    network, a, _ = pair
+    with pytest.raises(ValueError, match=r"missing \['1\.weight'\]"):
+        wt.apply(network, {k: v for k, v in a.items() if k != "1.weight"}, torch.randn(2, 3))
+    with pytest.raises(ValueError, match="shape"):
+        wt.apply(mlp((3, 5, 2)), a, torch.randn(2, 3))
+
+
+def test_geometry_refuses_weights_of_another_network(pair):
+    _, a, _ = pair
+    other = wt.fresh_weights(mlp((3, 1, 2)), 0)
+    for refused in (lambda: wt.distance(a, other), lambda: wt.inner(a, other)):
+        with pytest.raises(ValueError, match="shape"):
+            refused()
+    with pytest.raises(ValueError, match="coefficient of anchor 0 is nan"):
+        wt.mix((float("nan"), 1.0), (a, a))
+    with pytest.raises(ValueError, match="0 coefficients for 0 anchors"):
+        wt.mix((), ())
+
+
+def test_layers_that_no_seed_can_draw_are_named():
+    with pytest.raises(ValueError, match=r"\(MultiheadAttention\).*no reset_parameters"):
+        wt.fresh_weights(nn.TransformerEncoderLayer(4, 2, 8), 0)
 
 
 class TestCheckWeights:
@@ -120,6 +162,11 @@ class TestCheckWeights:
         a["3.bias"][1] = bad
         with pytest.raises(ValueError, match=r"A\['3\.bias'\] holds 1 values"):
             wt.check_weights(a, name="A")
+
+    def test_another_precision(self, pair):
+        _, a, b = pair
+        with pytest.raises(ValueError, match=r"float64 on cpu.*use weights\.to"):
+            wt.check_weights(wt.to(a, torch.float64), like=b)
 
     def test_another_architecture(self, pair):
         _, a, _ = pair

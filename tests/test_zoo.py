@@ -40,7 +40,7 @@ def test_there_are_enough_networks_to_learn_from():
     assert len(zoo.load("digits-wide")) >= 16 + 4
 
 
-@pytest.mark.parametrize("name", ["digits-wide", "spirals"])
+@pytest.mark.parametrize("name", zoo.names())
 def test_retraining_gives_equal_quality(name, monkeypatch):
     recipe = zoo.recipe(name)
     few = type(recipe)(**(vars(recipe) | {"seeds": range(3)}))
