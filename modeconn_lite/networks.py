@@ -165,4 +165,7 @@ def for_evaluation(network: nn.Module, like: Tensor) -> nn.Module:
     moody = any(m.training and type(m) not in _MODELESS for m in network.modules())
     buffers = [b for b in network.buffers() if b.is_floating_point()]
     away = any(b.device != like.device or b.dtype != like.dtype for b in buffers)
-    return copy.deepcopy(network).eval().to(like) if moody or away else network
+    if not (moody or away):
+        return network
+    network = copy.deepcopy(network).eval()
+    return network.to(like) if away else network
