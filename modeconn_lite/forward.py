@@ -1,13 +1,15 @@
 """Outputs of a network at many points of a path, for little more than the price of one.
 
-Three observations make it cheap. Along a mix of anchors the first layer that moves is a mix too,
+Four observations make it cheap. Along a mix of anchors the first layer that moves is a mix too,
 W(t) x = sum_k c_k(t) W_k x, so it is computed once per anchor and not once per point. Layers
-below it stand still and are computed once. And where only the last layer moves, the outputs
-themselves are a mix. Images are walked in chunks that stay in cache.
+below it stand still and are computed once. Where only the last layer moves, the outputs
+themselves are a mix. And neurons that nothing reads may move unseen. Images are walked in chunks
+that stay in cache.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torch.func import functional_call
 
 from .data import Split
 from .networks import batch_norms, chain
+from .neurons import hidden_layers
 from .paths import AnyPath, FunctionPath, Sheet
 from .weights import Weights, check_weights, mix
 
@@ -91,6 +94,7 @@ def _piece(
 ) -> Iterator[Block]:
     """Outputs over a run of points that all mix the same anchors with coefficients c: (P, K)."""
     stages = _stages(network)
+    anchors = _without_unread(network, anchors)
     affine = bool(((c.sum(1) - 1).abs() < 1e-9).all())  # what all anchors share then stands still
     still = {k for k in anchors[0] if affine and all(_same(anchors[0][k], w[k]) for w in anchors)}
     first = next((i for i, stage in enumerate(stages) if not still >= stage.keys), len(stages))
@@ -117,6 +121,35 @@ def _piece(
             else:
                 out = torch.einsum("pk,k...->p...", coefficients.to(h), torch.stack(parts))
             yield rows[block], images, out
+
+
+def _without_unread(network: nn.Module, anchors: list[Weights]) -> list[Weights]:
+    """Anchors in which neurons stand still that no output depends on in any of them.
+
+    A neuron is unread if all its readers have zero weight for it, or are unread themselves.
+    """
+    try:
+        layers = hidden_layers(network) if len(anchors) > 1 else []
+    except ValueError:  # a network whose neurons are not understood: nothing is known to be unread
+        return anchors
+    unread: dict[str, Tensor] = {}  # for a tensor, which of its rows
+    anchors = [dict(w) for w in anchors]
+    for layer in reversed(layers):
+        used = torch.zeros(layer.size, dtype=torch.bool)
+        for s, w in product(layer.outgoing, anchors):
+            columns = w[s.tensor].reshape(len(w[s.tensor]), layer.size, -1) != 0
+            seen = columns.any(2).cpu()
+            used |= seen[~unread[s.tensor]].any(0) if s.tensor in unread else seen.any(0)
+        if used.all():
+            continue
+        for tensor in layer.incoming:
+            unread[tensor] = ~used
+            first = anchors[0][tensor]
+            rows = (~used).nonzero()[:, 0].to(first.device)
+            for w in anchors[1:]:
+                if w[tensor] is not first:
+                    w[tensor] = w[tensor].index_copy(0, rows, first[rows])
+    return anchors
 
 
 class _Stage:

@@ -243,7 +243,7 @@ def mute(
                 f"keep between 1 and {layer.size} neurons of layer {name!r}, numbered from 0 to"
                 f" {layer.size - 1}; got {chosen.tolist()}"
             )
-        factor = torch.zeros(layer.size)
+        factor = torch.zeros(layer.size, dtype=torch.float64)
         factor[chosen] = layer.size / len(chosen) if rescale else 1.0
         for s in layer.outgoing:
             changed[s.tensor] = _times(changed[s.tensor], s, factor)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from . import data
+from . import data, dropout_record
 from .evaluation import evaluate
 from .networks import mlp
 from .scoreboard import METHODS, html_table, row
@@ -202,7 +202,30 @@ def _percent(numbers: Sequence[float]) -> str:
     return f"{numbers[0]:.2f} ± {numbers[1]:.2f}"
 
 
-def read_record(file: str | FilePath) -> Record:
+def run_dropout(
+    *,
+    device: torch.device | str = "cpu",
+    root: str | FilePath | None = None,
+    command: str = "",
+    **options: Any,
+) -> dict[str, Any]:
+    """The record of the dropout experiments on MNIST; see `dropout_record`."""
+    found = dropout_record.measure(device=device, root=root, write=write_json, **options)
+    return {
+        "experiment": dropout_record.NAME,
+        "about": "A network of three convolutions on MNIST, channels dropped",
+        "source": "Kuditipudi et al. (2019), Figure 2, and the authors' code",
+        "protocol": dropout_record.PROTOCOL,
+        "command": command,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "hardware": _hardware(device),
+        **found,
+        "summary": {},
+        "published": dropout_record.PUBLISHED,
+    }
+
+
+def read_record(file: str | FilePath) -> Record | dropout_record.DropoutRecord:
     """Read a record of a paper-scale run.
 
     Raises
@@ -221,12 +244,14 @@ def read_record(file: str | FilePath) -> Record:
             f"{file} is no record ({error}); make it with"
             f" python -m modeconn_lite.scoreboard {file.stem} --out {file.parent}"
         ) from error
+    if content.get("experiment") == dropout_record.NAME:
+        return dropout_record.DropoutRecord(content)
     return Record(content)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m modeconn_lite.scoreboard")
-    parser.add_argument("experiment", choices=tuple(EXPERIMENTS))
+    parser.add_argument("experiment", choices=(*EXPERIMENTS, dropout_record.NAME))
     parser.add_argument("--pairs", type=int, default=5, help="pairs of networks (default: 5)")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -234,12 +259,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=FilePath, default=FilePath("book/records"))
     chosen = parser.parse_args(arguments)
     words = arguments if arguments is not None else sys.argv[1:]
-    record = run(
-        chosen.experiment,
-        pairs=chosen.pairs,
-        methods=chosen.methods,
-        device=chosen.device,
-        root=chosen.root,
-        command=f"python -m modeconn_lite.scoreboard {' '.join(words)}",
-    )
+    shared: dict[str, Any] = {
+        "device": chosen.device,
+        "root": chosen.root,
+        "command": f"python -m modeconn_lite.scoreboard {' '.join(words)}",
+    }
+    if chosen.experiment == dropout_record.NAME:
+        record = run_dropout(**shared)
+    else:
+        record = run(chosen.experiment, pairs=chosen.pairs, methods=chosen.methods, **shared)
     write_json(record, chosen.out / f"{chosen.experiment}.json")

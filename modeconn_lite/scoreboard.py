@@ -9,11 +9,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 
 from torch import nn
 
-from . import data
+from . import data, dropout, symmetry
 from .evaluation import evaluate, profile
 from .paths import AnyPath, segment
 from .weights import Weights, distance
@@ -26,15 +27,48 @@ class Method:
     """A way to connect two networks: its name in tables, its chapter, and what it does.
 
     connect : (network, a, b, training split) -> path from a to b.
+    to_copy : the path ends at b with its neurons in another order: the same function as b, but
+        another point. The name says so, and the row is no connection of a and b.
     """
 
     name: str
     chapter: int
     connect: Connect
+    to_copy: bool = False
 
 
 METHODS = {
     "linear": Method("Linear", 1, lambda network, a, b, split: segment(a, b)),
+    "weights-copy": Method(
+        "Weight matching + line, to a copy of B",
+        2,
+        partial(symmetry.connect_weight_matching, undo=False),
+        to_copy=True,
+    ),
+    "weights": Method(
+        "Weight matching + line + swaps back to B", 2, symmetry.connect_weight_matching
+    ),
+    "activations-copy": Method(
+        "Activation matching + line, to a copy of B",
+        2,
+        partial(symmetry.connect_activation_matching, undo=False),
+        to_copy=True,
+    ),
+    "activations": Method(
+        "Activation matching + line + swaps back to B", 2, symmetry.connect_activation_matching
+    ),
+    "activations-repair-copy": Method(
+        "Activation matching + line + REPAIR, to a copy of B",
+        2,
+        partial(symmetry.connect_activation_matching, repair=True, undo=False),
+        to_copy=True,
+    ),
+    "activations-repair": Method(
+        "Activation matching + line + REPAIR + swaps back to B",
+        2,
+        partial(symmetry.connect_activation_matching, repair=True),
+    ),
+    "dropout": Method("Dropout path", 3, dropout.connect),
 }
 
 
@@ -158,9 +192,9 @@ def board(
     network: nn.Module,
     pairs: Sequence[tuple[Weights, Weights]],
     dataset: data.Dataset,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = ("linear",),
 ) -> Board:
-    """The scoreboard of some methods over pairs of networks."""
+    """The scoreboard of some methods (keys of `METHODS`) over pairs of networks."""
     if not pairs:
         raise ValueError("a scoreboard needs at least one pair of networks")
     rows = tuple(

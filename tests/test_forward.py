@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modeconn_lite import forward
+from modeconn_lite.dropout import walk
 from modeconn_lite.forward import outputs
 from modeconn_lite.networks import cnn3, mlp, residual_mlp
 from modeconn_lite.paths import FunctionPath, bezier, concat, grid, polychain, segment, triangle
@@ -121,6 +122,42 @@ def test_a_polychain_pays_for_the_anchors_of_its_piece():
     rows = count_rows(network, lambda: outputs(network, path, grid(41), X))
     pieces = 4
     assert rows[(9, 16)] == pieces * (2 * len(X) + 1)
+
+
+def unread(network, weights, other):
+    """Half of each hidden layer unread: by the half above it, and at the top by the outputs."""
+    a = {key: value.clone() for key, value in weights.items()}
+    a["3.weight"][:4, 5:] = 0  # the lower half is read, but only by neurons nobody reads
+    a["5.weight"][:, 4:] = 0
+    b = {key: value.clone() for key, value in a.items()}
+    b["1.weight"][5:], b["1.bias"][5:] = other["1.weight"][5:], other["1.bias"][5:]
+    b["3.weight"][4:], b["3.bias"][4:] = other["3.weight"][4:], other["3.bias"][4:]
+    return a, b
+
+
+def test_what_nothing_reads_may_move_for_nothing():
+    network = mlp((16, 9, 7, 3))
+    a, b = unread(network, *(to(fresh_weights(network, s), torch.float64) for s in range(2)))
+    n, t = len(X), grid(21)
+    rows = count_rows(network, lambda: outputs(network, segment(a, b), t, X))
+    assert rows == {(9, 16): n + 1, (7, 9): n + 1, (3, 7): n + 1}
+    out = outputs(network, segment(a, b), t, X)
+    assert torch.equal(out, out[:1].expand_as(out))  # unchanged to the bit
+    assert torch.allclose(out[10], apply(network, segment(a, b)(0.5), X), atol=1e-12)
+    b["5.weight"][:, 4:] = 1  # now somebody reads them
+    naive = apply(network, segment(a, b)(0.5), X)
+    assert torch.allclose(outputs(network, segment(a, b), [0.5], X)[0], naive, atol=1e-12)
+
+
+def test_a_dropout_path_costs_at_most_three_passes_a_piece():
+    network = mlp((16, 9, 7, 3))
+    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
+    kept = [{"1": [0, 2, 3, 8], "3": [1, 2, 6]}, {"1": [1, 2, 4, 8], "3": [0, 2, 5]}]
+    whole = walk(network, a, b, *kept).merged()
+    pieces, t = len(whole.moves), grid(20 * len(whole.moves) + 1, whole.path().knots)
+    rows = count_rows(network, lambda: outputs(network, whole.path(), t, X))
+    assert all(count <= pieces * (2 * len(X) + 1) for count in rows.values())
+    assert rows[(9, 16)] == rows[(7, 9)] == pieces * (len(X) + 1)
 
 
 def test_training_mode_and_gradients_of_the_caller_are_left_alone():

@@ -13,9 +13,22 @@ PACKAGE = Path(modeconn_lite.__file__).parent
 FLOORS = [
     {"downloads", "data", "weights", "networks"},
     {"paths", "neurons", "training"},
-    {"symmetry", "arcs", "transport", "curves", "forward", "evaluation", "zoo", "landscapes"},
+    {
+        "symmetry",
+        "saddles",
+        "repair",
+        "arcs",
+        "transport",
+        "curves",
+        "forward",
+        "evaluation",
+        "zoo",
+        "landscapes",
+    },
     {
         "dropout",
+        "halves",
+        "blocks",
         "adjustment",
         "flows",
         "tunnels",
@@ -26,7 +39,7 @@ FLOORS = [
         "views",
         "charts",
     },
-    {"scoreboard", "records"},
+    {"scoreboard", "records", "dropout_record"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(file for file in PACKAGE.glob("*.py") if file.stem != "__init__")

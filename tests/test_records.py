@@ -23,7 +23,8 @@ def small(monkeypatch):
 
 
 def test_run_and_read_back(small, tmp_path):
-    arguments = ["mnist-1hl", "--pairs", "2", "--root", str(tmp_path), "--out", str(tmp_path)]
+    arguments = ["mnist-1hl", "--pairs", "2", "--methods", "linear"]
+    arguments += ["--root", str(tmp_path), "--out", str(tmp_path)]
     records.main(arguments)
     record = records.read_record(tmp_path / "mnist-1hl.json")
     content = record.content
@@ -50,7 +51,7 @@ def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, mo
 
     monkeypatch.setattr(records, "train", train)
     with pytest.raises(KeyboardInterrupt):
-        records.run("mnist-1hl", pairs=2, root=tmp_path)
+        records.run("mnist-1hl", pairs=2, methods=["linear"], root=tmp_path)
     trained.append("interrupted")
     rows, measure = [], records.row
 
@@ -62,10 +63,10 @@ def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, mo
 
     monkeypatch.setattr(records, "row", row)
     with pytest.raises(KeyboardInterrupt):
-        records.run("mnist-1hl", pairs=2, root=tmp_path)
+        records.run("mnist-1hl", pairs=2, methods=["linear"], root=tmp_path)
     assert trained == [[0], [1], "interrupted", [2], [3]]  # no network was trained twice
     rows.append("interrupted")
-    records.run("mnist-1hl", pairs=2, root=tmp_path)
+    records.run("mnist-1hl", pairs=2, methods=["linear"], root=tmp_path)
     assert rows == [(0, 1), "interrupted", (2, 3)]
 
 
@@ -100,7 +101,10 @@ def test_bad_input():
         records.run("mnist-1hl", pairs=0)
 
 
-@pytest.mark.parametrize("file", sorted(BOOK.glob("*.json")), ids=lambda file: file.stem)
+TABLES = sorted(file for file in BOOK.glob("*.json") if file.stem in records.EXPERIMENTS)
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
 def test_the_records_of_the_book_are_whole(file):
     content = records.read_record(file).content
     experiment = records.EXPERIMENTS[content["experiment"]]

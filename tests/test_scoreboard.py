@@ -1,8 +1,10 @@
 import pytest
+import torch
 
 from modeconn_lite import data, scoreboard, zoo
 from modeconn_lite.evaluation import evaluate, profile
 from modeconn_lite.paths import segment
+from modeconn_lite.weights import apply
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,12 @@ def test_every_method_joins_a_to_b(name):
     network, dataset, weights = zoo.network("digits"), data.load("digits"), zoo.load("digits")
     path = scoreboard.METHODS[name].connect(network, weights[0], weights[1], dataset.train)
     assert all((path(0.0)[k] == v).all() for k, v in weights[0].items())
-    assert all((path(1.0)[k] == v).all() for k, v in weights[1].items())
+    there, b = path(1.0), weights[1]
+    method = scoreboard.METHODS[name]
+    assert all((there[k] == v).all() for k, v in b.items()) != method.to_copy
+    assert ("to a copy of B" in method.name) == method.to_copy
+    x = dataset.test.x[:100]  # a copy is the same function all the same
+    assert torch.allclose(apply(network, there, x), apply(network, b, x), atol=1e-4)
 
 
 def test_cells_are_escaped():

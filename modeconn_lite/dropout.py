@@ -1,0 +1,295 @@
+"""Dropout stability: a path through networks of which half the neurons are switched off.
+
+Every piece is one of two moves. (a) Only the last layer moves: the outputs are linear in t, so a
+convex loss stays below its worse end. (b) Only neurons that nothing reads move: the outputs stay
+as they are. Kuditipudi et al. (2019) give the path for three layers on their slides; here it is
+for any depth, for neurons and for channels, with biases and odd widths.
+
+Hidden layers are counted from 0. `kept` names the neurons that stay, at most half of each layer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .data import Split
+from .evaluation import evaluate, profile
+from .halves import Kept, dropped, find_kept, layers_of, places_of, stability
+from .paths import Path, polychain
+from .weights import Weights, check_weights
+
+Places = list[Tensor]  # for each hidden layer, which units hold a network's kept neurons, in order
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A chain of straight pieces and what kind of move each is.
+
+    Attributes
+    ----------
+    points : the weights where the pieces meet, one more than there are pieces.
+    moves : a letter for each piece. "a": only the last layer moves; "b": only idle neurons move;
+        "c": a direct line, on which anything may happen.
+    """
+
+    points: tuple[Weights, ...] = field(repr=False)
+    moves: str
+
+    def path(self, name: str = "dropout") -> Path:
+        """The walk as a path, equal time for each piece."""
+        return polychain(self.points, name=name)
+
+    def backward(self) -> "Walk":
+        return Walk(self.points[::-1], self.moves[::-1])
+
+    def then(self, other: "Walk") -> "Walk":
+        """First this walk, then another that starts where it ends."""
+        return Walk(self.points + other.points[1:], self.moves + other.moves)
+
+    def merged(self) -> "Walk":
+        """The same with neighbouring (b) moves made at once: both move idle neurons only."""
+        inner = [k for k in range(1, len(self.moves)) if self.moves[k - 1 : k + 1] != "bb"]
+        stops = [0, *inner, len(self.moves)]
+        moves = "".join(self.moves[k] for k in stops[:-1])
+        return Walk(tuple(self.points[k] for k in stops), moves)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The theorem's bound and what was measured on the path, in nats."""
+
+    ends: tuple[float, float]
+    epsilon: float
+    highest: float
+
+    @property
+    def bound(self) -> float:
+        """max{L(A), L(B)} + ε."""
+        return max(self.ends) + self.epsilon
+
+    @property
+    def holds(self) -> bool:
+        """Whether the path stays below the bound, up to rounding."""
+        return self.highest <= self.bound + 1e-6 * (1 + abs(self.bound))
+
+
+def path_to_dropped(network: nn.Module, w: Weights, kept: Kept) -> Walk:
+    """From a network to its fully dropped version, in 4 (p − 2) + 2 moves for p layers of weights.
+
+    From the top down, the idle half of each layer is made into a copy of the network with one
+    more layer dropped (b), the last layer swings over to the copy (a), the kept half is made the
+    same (b), and the last layer swings back (a). At the end all switched-off neurons are zero.
+    For three layers these are states (1) to (7) of the slides of Kuditipudi et al. (2019).
+
+    Raises
+    ------
+    ValueError
+        If the network is no plain chain, or more than half of a layer is kept.
+    """
+    blocks = _Blocks(network, w)
+    front = places_of(blocks.layers, kept)
+    back = [elsewhere(units, units, n) for units, n in zip(front, blocks.sizes, strict=True)]
+    top = len(front)  # the last layer's index among the p weight matrices
+    home = dict(enumerate(front))
+    half = [blocks.rescaled(s, home) for s in range(top + 1)]  # the kept blocks, times n / kept
+
+    points, moves, now = [w], "", w
+
+    def step(move: str, new: Weights) -> None:
+        nonlocal now, moves
+        points.append(new)
+        moves, now = moves + move, new
+
+    step("a", blocks.put(now, top, None, front[-1], half[top]))
+    for s in range(top - 1, 0, -1):
+        new = blocks.put(now, s, back[s], front[s - 1], half[s], front[s])
+        for q in range(s + 1, top):
+            new = blocks.put(new, q, back[q], back[q - 1], half[q], front[q])
+        step("b", new)
+        step("a", blocks.put(now, top, None, back[-1], half[top]))
+        step("b", blocks.put(now, s, front[s], front[s - 1], half[s], front[s]))
+        step("a", blocks.put(now, top, None, front[-1], half[top]))
+    step("b", blocks.alone(now, front))
+    return Walk(tuple(points), moves)
+
+
+def between_dropped(network: nn.Module, start: Weights, a: Kept, b: Weights, kept: Kept) -> Walk:
+    """From dropped A, whose idle neurons are unread, to dropped B, at home in B's own units.
+
+    B's kept neurons are written into units that A does not use (b), and the last layer swings
+    over to them (a). If A and B keep the same units, they are written once more where they belong
+    (b), the last layer swings over (a), and the rest is cleaned (b): five moves. If not, some of
+    them already stand at home, and others next to them do not; then layer after layer comes home,
+    and two moves are needed for each: 2 p + 1 in all.
+    """
+    blocks = _Blocks(network, b)
+    top, sizes = len(blocks.sizes), blocks.sizes
+    home, used = places_of(blocks.layers, kept), places_of(blocks.layers, a)
+    half = [blocks.rescaled(s, dict(enumerate(home))) for s in range(top + 1)]
+    bias = {key: b[key] for key in b if key not in blocks.inner}
+
+    now, points, moves = start, [start], ""
+    placed = used
+    while not moves or any(not torch.equal(x, y) for x, y in zip(placed, home, strict=True)):
+        away = [not torch.equal(x, y) for x, y in zip(placed, home, strict=True)]
+        settled = away.index(True) if moves else -1  # the lowest layer not at home comes home
+        new = [
+            goal if q <= settled else elsewhere(at, goal, n)
+            for q, (at, goal, n) in enumerate(zip(placed, home, sizes, strict=True))
+        ]
+        for q in range(max(settled, 0), top):
+            below = new[q - 1] if q else None
+            now = blocks.put(now, q, new[q], below, half[q], home[q])
+        points.append(now)
+        now = blocks.put(now, top, None, new[-1], half[top]) | bias
+        points.append(now)
+        moves, placed = moves + "ba", new
+    points.append(blocks.alone(now, home))
+    return Walk(tuple(points), moves + "b")
+
+
+def walk(network: nn.Module, a: Weights, b: Weights, kept_a: Kept, kept_b: Kept) -> Walk:
+    """A → dropped A → dropped B → B, neighbouring (b) moves not yet merged.
+
+    For p layers of weights 8 (p − 2) + 9 moves if both keep the same units, else up to 10 p − 11.
+    """
+    check_weights(b, like=check_weights(a, like=network, name="a"), name="b")
+    out, back = path_to_dropped(network, a, kept_a), path_to_dropped(network, b, kept_b)
+    across = between_dropped(network, out.points[-1], kept_a, b, kept_b)
+    return out.then(across).then(back.backward())
+
+
+def direct_walk(network: nn.Module, a: Weights, b: Weights, kept: Kept) -> Walk:
+    """A → dropped A and dropped B → B each in one straight line (c): seven pieces at any depth.
+
+    All layers are dropped at once, which asks for more than dropout stability: the line itself
+    must be low, as noise stability promises. The same units are kept in both networks, so the way
+    from dropped A to dropped B takes five moves.
+    """
+    start, end = dropped(network, a, kept), dropped(network, b, kept)
+    across = between_dropped(network, start, kept, b, kept)
+    points = (a, *across.points[:-1], end, b)  # cleaning up here means: B's own idle neurons
+    return Walk(points, f"c{across.moves}c")
+
+
+def connect(network: nn.Module, a: Weights, b: Weights, split: Split, **search: Any) -> Path:
+    """The dropout path from a to b, its halves searched on `split`; see `find_kept`."""
+    kept = [find_kept(network, w, split, **search) for w in (a, b)]
+    return walk(network, a, b, *kept).merged().path("dropout path")
+
+
+def connect_directly(
+    network: nn.Module, a: Weights, b: Weights, split: Split, *, trials: int = 20, seed: int = 0
+) -> Path:
+    """The seven-piece path; of `trials` random halves, the one that both networks bear best."""
+    halves = [
+        find_kept(network, a, split, method="random", trials=1, seed=seed + k)
+        for k in range(trials)
+    ]
+
+    def cost(kept: Kept) -> float:
+        return max(evaluate(network, dropped(network, w, kept), split)[0] for w in (a, b))
+
+    return direct_walk(network, a, b, min(halves, key=cost)).path("direct dropout path")
+
+
+def certificate(
+    network: nn.Module,
+    a: Weights,
+    b: Weights,
+    kept_a: Kept,
+    kept_b: Kept,
+    split: Split,
+    *,
+    points: int = 5,
+) -> Certificate:
+    """Highest loss measured on the dropout path, and the bound of the theorem.
+
+    points : evaluations on each piece; a convex loss is highest at a knot, which is always one.
+    """
+    path = walk(network, a, b, kept_a, kept_b).merged().path()
+    seen = profile(network, path, split, (points - 1) * (len(path.knots) - 1) + 1)
+    costs = [
+        *stability(network, a, kept_a, split),
+        *stability(network, b, kept_b, split),
+    ]
+    ends = (float(seen.loss[0]), float(seen.loss[-1]))
+    return Certificate(ends, max(0.0, *costs), seen.worst_loss)
+
+
+def elsewhere(taken: Tensor, goal: Tensor, n: int) -> Tensor:
+    """Units among n for neurons that are to stand at `goal`, none of them taken.
+
+    A neuron whose goal is free goes there; the others wait in units that are nobody's goal.
+    """
+    busy = set(taken.tolist())
+    spare = iter([u for u in range(n) if u not in busy and u not in set(goal.tolist())])
+    return torch.tensor([u if u not in busy else next(spare) for u in goal.tolist()])
+
+
+class _Blocks:
+    """The weight matrices W_0 … W_top of a chain, addressed by neurons of both sides."""
+
+    def __init__(self, network: nn.Module, w: Weights) -> None:
+        check_weights(w, like=network)
+        self.w, self.layers = w, layers_of(network)
+        self.sizes = [layer.size for layer in self.layers]
+        readers = [layer.outgoing[0] for layer in self.layers]
+        self.tensors = [f"{self.layers[0].name}.weight", *(s.tensor for s in readers)]
+        self.widths = [1, *(s.block for s in readers)]
+        self.inner = {t for layer in self.layers for t in layer.incoming} | {self.tensors[-1]}
+
+    def _columns(self, s: int, units: Tensor) -> Tensor:
+        """Columns of W_s that read these units: several each behind a flattened convolution."""
+        width = self.widths[s]
+        return (units[:, None] * width + torch.arange(width)).reshape(-1)
+
+    def rescaled(self, s: int, home: Mapping[int, Tensor]) -> Tensor:
+        """W_s between kept neurons, times n / kept of those it reads."""
+        block = self.w[self.tensors[s]]
+        if s < len(self.sizes):
+            block = block[home[s].to(block.device)]
+        if s == 0:
+            return block
+        columns = self._columns(s, home[s - 1]).to(block.device)
+        return block[:, columns] * (self.sizes[s - 1] / len(home[s - 1]))
+
+    def put(
+        self,
+        now: Weights,
+        s: int,
+        rows: Tensor | None,
+        columns: Tensor | None,
+        block: Tensor,
+        source: Tensor | None = None,
+    ) -> Weights:
+        """`now` with rows of W_s that read through `block` the units `columns`, and nothing else.
+
+        rows None: all of them (the last layer); columns None: all inputs (the first layer).
+        source : whose biases these rows take, in the network whose blocks these are.
+        """
+        old = now[self.tensors[s]]
+        rows = torch.arange(len(old)) if rows is None else rows
+        fresh = old.new_zeros(len(rows), *old.shape[1:])
+        if columns is None:
+            fresh = block
+        else:
+            fresh[:, self._columns(s, columns).to(old.device)] = block
+        changed = now | {self.tensors[s]: old.index_copy(0, rows.to(old.device), fresh)}
+        if source is not None:
+            for key in self.layers[s].incoming[1:]:  # the bias, if there is one
+                own = self.w[key][source.to(old.device)]
+                changed[key] = now[key].index_copy(0, rows.to(old.device), own)
+        return changed
+
+    def alone(self, now: Weights, places: Places) -> Weights:
+        """`now` with every neuron zero that is not among the places."""
+        changed = dict(now)
+        for layer, units in zip(self.layers, places, strict=True):
+            for key in layer.incoming:
+                keep = torch.zeros(layer.size).index_fill(0, units, 1.0).to(now[key])
+                changed[key] = now[key] * keep.view(-1, *[1] * (now[key].dim() - 1))
+        return changed

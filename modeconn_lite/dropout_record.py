@@ -1,0 +1,231 @@
+"""The MNIST experiments of Kuditipudi et al. (2019), run again, and the record they leave.
+
+    python -m modeconn_lite.scoreboard mnist-cnn3-dropout --device cpu
+
+Two networks are trained; then their loss is measured against the share of channels that is kept,
+on the line to a network of which a fifth is dropped, and on the whole dropout path from one to
+the other. Networks and measurements are kept as soon as they are done.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from . import data
+from .dropout import walk
+from .evaluation import evaluate, profile
+from .halves import dropped, find_kept, layers_of, stability
+from .markup import percent
+from .networks import cnn3
+from .neurons import mute
+from .paths import segment
+from .scoreboard import html_table
+from .training import train
+from .weights import Weights, save, to
+from .weights import load as read_weights
+
+NAME = "mnist-cnn3-dropout"
+PROTOCOL: dict[str, Any] = {
+    "network": "3 convolutions 3×3, 32 channels, no biases; linear layer to 10 classes",
+    "training": {
+        "epochs": 5,  # 5000 steps, as many as the authors', of 60 images instead of 64
+        "rate": 0.1,
+        "batch": 60,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+    },
+    "seeds": [0, 1],
+    "keep": [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
+    "masks": 5,
+    "images": 4096,  # of the training set, as in the authors' code
+    "search images": 1000,
+}
+PUBLISHED = {
+    "protocol": "5000 steps of batch 64, SGD 0.1; 20 masks on 5 networks",
+    "accuracy at keep 0.8": "about 98 %, after masks were drawn again",
+    "line to a dropped network": "no hill (their Figure 2, centre)",
+    "path between two networks": "not measured",
+}
+
+
+@dataclass(frozen=True)
+class DropoutRecord:
+    """What the run left, beside what is published. Displays as a table."""
+
+    content: dict[str, Any] = field(repr=False)
+
+    @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(what, this book, published)."""
+        c, p = self.content, PUBLISHED
+        ends = " and ".join(percent(end["test"]) for end in c["ends"])
+        at = next(k for k in c["keep"] if k["keep"] == 0.8)
+        best, half = max(at["accuracy"]), next(k for k in c["keep"] if k["keep"] == 0.5)
+        line, path, linear = c["line"], c["path"], c["linear"]
+        return [
+            ("Test accuracy of A and B", ends, ""),
+            ("Best random mask at keep 0.8", percent(best), p["accuracy at keep 0.8"]),
+            ("Mean over masks at keep 0.5", percent(sum(half["accuracy"]) / len(half["loss"])), ""),
+            (
+                "Line to a net of keep 0.8: barrier (nats)",
+                f"{line['barrier']:.3f}",
+                p["line to a dropped network"],
+            ),
+            ("Straight line A to B: worst test accuracy", percent(linear["test"]["worst"]), ""),
+            (
+                f"Dropout path of {path['pieces']} pieces: worst test accuracy",
+                percent(path["test"]["worst"]),
+                p["path between two networks"],
+            ),
+            (
+                "Highest training loss on it, and the bound",
+                f"{path['train']['highest']:.3f} ≤ {path['bound']:.3f}",
+                "",
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        lines = [f"  {what}: {ours}" for what, ours, _ in self.rows]
+        return "\n".join([f"DropoutRecord({self.content['experiment']})", *lines])
+
+    def _repr_html_(self) -> str:
+        c = self.content
+        caption = (
+            f"{c['about']}. Seeds {c['protocol']['seeds']}; {c['hardware']},"
+            f" torch {c['versions']['torch']}. Published: {c['source']}."
+        )
+        return html_table(["", "this book", "published"], self.rows, caption)
+
+
+def measure(
+    *,
+    device: torch.device | str = "cpu",
+    root: str | FilePath | None = None,
+    write: Callable[[Any, FilePath], None],
+    network: nn.Module | None = None,
+    dataset: data.Dataset | None = None,
+    protocol: dict[str, Any] = PROTOCOL,
+) -> dict[str, Any]:
+    """Run the experiment, or what is left of it, and return what was measured.
+
+    network, dataset, protocol : other ones are for tests; a record uses the defaults.
+    """
+    folder = data.cache_folder(root) / "runs" / NAME
+    dataset = dataset or data.load("mnist", root=root)
+    network = network or cnn3(32)
+    weights, ends = [], []
+    for seed in tqdm(protocol["seeds"], desc="networks"):
+        file = folder / f"seed-{seed}.safetensors"
+        if not file.exists():
+            part = folder / f"seed-{seed}.part"
+            options = {"device": device, "progress": True, "checkpoint": part}
+            trained = train(network, dataset.train, [seed], **options, **protocol["training"])
+            save(trained.weights[0], file)
+        weights.append(to(read_weights(file), torch.device(device)))
+        scores = [evaluate(network, weights[-1], s)[1] for s in (dataset.train, dataset.test)]
+        ends.append({"seed": seed, "train": scores[0], "test": scores[1]})
+
+    some = dataset.train.take(protocol["images"])
+    parts: dict[str, Callable[[], Any]] = {
+        "keep": lambda: [
+            _at_share(network, weights, some, k, protocol["masks"]) for k in protocol["keep"]
+        ],
+        "line": lambda: _line_to_dropped(network, weights[0], some),
+        "linear": lambda: _seen(
+            network, segment(*weights), {"train": some, "test": dataset.test}, 21
+        ),
+        "path": lambda: _dropout_path(
+            network, weights, some, dataset.test, some.take(protocol["search images"])
+        ),
+    }
+    found = {}
+    for name, make in tqdm(parts.items(), desc="measurements"):
+        file = folder / f"{name}.json"
+        if not file.exists():
+            write(make(), file)
+        found[name] = json.loads(file.read_text())
+    return {"ends": ends, **found}
+
+
+def _random_mask(network: nn.Module, share: float, generator: torch.Generator):
+    return {
+        layer.name: torch.randperm(layer.size, generator=generator)[
+            : max(1, round(share * layer.size))
+        ]
+        for layer in layers_of(network)
+    }
+
+
+def _at_share(
+    network: nn.Module, weights: list[Weights], split: data.Split, share: float, masks: int
+) -> dict[str, Any]:
+    """Loss and accuracy of all networks under random masks that keep this share of channels."""
+    generator = torch.Generator().manual_seed(round(1000 * share))
+    seen = [
+        evaluate(network, mute(network, w, _random_mask(network, share, generator)), split)
+        for w in weights
+        for _ in range(masks)
+    ]
+    return {"keep": share, "loss": [s[0] for s in seen], "accuracy": [s[1] for s in seen]}
+
+
+def _line_to_dropped(network: nn.Module, w: Weights, split: data.Split) -> dict[str, Any]:
+    """The line to the best of 20 networks that keep four fifths, at 101 points."""
+    generator = torch.Generator().manual_seed(0)
+    masks = [_random_mask(network, 0.8, generator) for _ in range(20)]
+    few = split.take(len(split) // 4)
+    ends = [mute(network, w, mask) for mask in masks]
+    seen = profile(
+        network, segment(w, min(ends, key=lambda e: evaluate(network, e, few)[0])), split, 101
+    )
+    accuracy = [float(seen.accuracy[0]), float(seen.accuracy[-1])]
+    return {"loss": seen.loss.tolist(), "accuracy": accuracy, "barrier": seen.barrier()}
+
+
+def _seen(network, path, splits: dict[str, data.Split], points: int) -> dict[str, Any]:
+    found = {}
+    for name, split in splits.items():
+        seen = profile(network, path, split, points)
+        found[name] = {
+            "t": seen.t.tolist(),
+            "loss": seen.loss.tolist(),
+            "accuracy": seen.accuracy.tolist(),
+            "worst": seen.worst_accuracy,
+            "highest": seen.worst_loss,
+        }
+    return found
+
+
+def _dropout_path(
+    network: nn.Module,
+    weights: list[Weights],
+    train_split: data.Split,
+    test: data.Split,
+    search: data.Split,
+) -> dict[str, Any]:
+    kept = [find_kept(network, w, search, method="greedy", trials=20, seed=0) for w in weights]
+    whole = walk(network, *weights, *kept).merged()
+    costs = [stability(network, w, k, train_split) for w, k in zip(weights, kept, strict=True)]
+    points = 4 * len(whole.moves) + 1
+    seen = _seen(network, whole.path(), {"train": train_split, "test": test}, points)
+    epsilon = max(0.0, *(c for cost in costs for c in cost))
+    ends = seen["train"]["loss"][0], seen["train"]["loss"][-1]
+    return {
+        "moves": whole.moves,
+        "pieces": len(whole.moves),
+        "kept": [{name: units.tolist() for name, units in k.items()} for k in kept],
+        "epsilon": costs,
+        "half": [
+            evaluate(network, dropped(network, w, k), test)[1]
+            for w, k in zip(weights, kept, strict=True)
+        ],
+        "bound": max(ends) + epsilon,
+        **seen,
+    }
