@@ -69,7 +69,7 @@ def run(
     name: str,
     *,
     pairs: int = 5,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = ("linear",),
     device: torch.device | str = "cpu",
     root: str | FilePath | None = None,
     fresh: bool = False,
@@ -273,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m modeconn_lite.scoreboard")
     parser.add_argument("experiment", choices=(*EXPERIMENTS, dropout_record.NAME))
     parser.add_argument("--pairs", type=int, default=5, help="pairs of networks (default: 5)")
-    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["linear"])
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--root", type=FilePath, help="cache folder (default: $MODECONN_DATA)")
     parser.add_argument("--fresh", action="store_true", help="measure every row again")

@@ -23,12 +23,13 @@ def small(monkeypatch):
 
 
 def test_run_and_read_back(small, tmp_path):
-    arguments = ["mnist-1hl", "--pairs", "2", "--methods", "linear"]
+    arguments = ["mnist-1hl", "--pairs", "2"]  # as the README has it: the line alone
     arguments += ["--root", str(tmp_path), "--out", str(tmp_path)]
     records.main(arguments)
     record = records.read_record(tmp_path / "mnist-1hl.json")
     content = record.content
     assert [row["pair"] for row in content["rows"]] == [[0, 1], [2, 3]]
+    assert {row["method"] for row in content["rows"]} == {"Linear"}
     assert [end["seed"] for end in content["ends"]] == [0, 1, 2, 3]
     one, two = (100 * row["worst_test"] for row in content["rows"])
     mean, deviation = content["summary"]["Linear"]["test"]
