@@ -18,7 +18,12 @@ from .markup import readout, style_of
 from .weights import Weights
 
 SIDE, GAP, TOP = 52, 26, 22
-MOVES = {"a": "the last layer swings", "b": "neurons nobody reads move", "c": "a direct line"}
+MOVES = {
+    "a": "the last layer swings",
+    "b": "neurons nobody reads move",
+    "c": "readers change over to copies",
+    "d": "a direct line",
+}
 CSS = """
 .mc-blocks svg { display: block; width: 100%; max-width: 40rem; height: auto; overflow: visible; }
 .mc-blocks rect { fill: var(--mc-lift); stroke: var(--mc-line); stroke-width: 1.5px; }

@@ -1,9 +1,10 @@
 """Dropout stability: a path through networks of which half the neurons are switched off.
 
-Every piece is one of two moves. (a) Only the last layer moves: the outputs are linear in t, so a
+The path is made of two moves. (a) Only the last layer moves: the outputs are linear in t, so a
 convex loss stays below its worse end. (b) Only neurons that nothing reads move: the outputs stay
 as they are. Kuditipudi et al. (2019) give the path for three layers on their slides; here it is
-for any depth, for neurons and for channels, with biases and odd widths.
+for any depth, for neurons and for channels, with biases and odd widths. In the middle a third
+move saves many of these: (c) readers change over from neurons to equal copies of them.
 
 Hidden layers are counted from 0. `kept` names the neurons that stay, at most half of each layer.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Split
-from .evaluation import evaluate, profile
+from .evaluation import profile
 from .halves import Kept, dropped, find_kept, layers_of, places_of, stability
 from .paths import Path, polychain
 from .weights import Weights, check_weights
@@ -32,7 +33,7 @@ class Walk:
     ----------
     points : the weights where the pieces meet, one more than there are pieces.
     moves : a letter for each piece. "a": only the last layer moves; "b": only idle neurons move;
-        "c": a direct line, on which anything may happen.
+        "c": readers change over to equal copies; "d": a direct line, on which anything may happen.
     """
 
     points: tuple[Weights, ...] = field(repr=False)
@@ -119,42 +120,43 @@ def path_to_dropped(network: nn.Module, w: Weights, kept: Kept) -> Walk:
 def between_dropped(network: nn.Module, start: Weights, a: Kept, b: Weights, kept: Kept) -> Walk:
     """From dropped A, whose idle neurons are unread, to dropped B, at home in B's own units.
 
-    B's kept neurons are written into units that A does not use (b), and the last layer swings
-    over to them (a). If A and B keep the same units, they are written once more where they belong
-    (b), the last layer swings over (a), and the rest is cleaned (b): five moves. If not, some of
-    them already stand at home, and others next to them do not; then layer after layer comes home,
-    and two moves are needed for each: 2 p + 1 in all.
+    Five moves at any depth. B's kept neurons are written into units that A does not use (b), and
+    the last layer swings over to them (a). Those that do not yet stand where they belong are
+    written there a second time (b). Now readers everywhere change over to the neurons at home (c):
+    what they read then is equal, so the outputs stay as they are. The rest is cleaned (b). If no
+    neuron found its own place free at first, (c) moves the last layer only, and is called (a).
     """
     blocks = _Blocks(network, b)
-    top, sizes = len(blocks.sizes), blocks.sizes
     home, used = places_of(blocks.layers, kept), places_of(blocks.layers, a)
+    guest = [elsewhere(u, h, n) for u, h, n in zip(used, home, blocks.sizes, strict=True)]
+    top = len(home)
     half = [blocks.rescaled(s, dict(enumerate(home))) for s in range(top + 1)]
     bias = {key: b[key] for key in b if key not in blocks.inner}
 
-    now, points, moves = start, [start], ""
-    placed = used
-    while not moves or any(not torch.equal(x, y) for x, y in zip(placed, home, strict=True)):
-        away = [not torch.equal(x, y) for x, y in zip(placed, home, strict=True)]
-        settled = away.index(True) if moves else -1  # the lowest layer not at home comes home
-        new = [
-            goal if q <= settled else elsewhere(at, goal, n)
-            for q, (at, goal, n) in enumerate(zip(placed, home, sizes, strict=True))
-        ]
-        for q in range(max(settled, 0), top):
-            below = new[q - 1] if q else None
-            now = blocks.put(now, q, new[q], below, half[q], home[q])
-        points.append(now)
-        now = blocks.put(now, top, None, new[-1], half[top]) | bias
-        points.append(now)
-        moves, placed = moves + "ba", new
-    points.append(blocks.alone(now, home))
-    return Walk(tuple(points), moves + "b")
+    def placed(now: Weights, at: Places, reading: Places, who: list[Tensor]) -> Weights:
+        """B's kept neurons number `who` at these units, reading those."""
+        for q, few in enumerate(who):
+            below = reading[q - 1] if q else None
+            now = blocks.put(now, q, at[q][few], below, half[q][few], home[q][few])
+        return now
+
+    everyone = [torch.arange(len(units)) for units in home]
+    away = [(g != h).nonzero()[:, 0] for g, h in zip(guest, home, strict=True)]
+    points = [start, placed(start, guest, guest, everyone)]
+    points.append(blocks.put(points[-1], top, None, guest[-1], half[top]) | bias)
+    points.append(placed(points[-1], home, home, away))
+    over = placed(points[-1], home, home, everyone)
+    points.append(blocks.put(over, top, None, home[-1], half[top]))
+    points.append(blocks.alone(points[-1], home))
+    turned = [key for key in start if not torch.equal(points[3][key], points[4][key])]
+    change = "c" if set(turned) - {blocks.tensors[top]} else "a"
+    return Walk(tuple(points), f"bab{change}b")
 
 
 def walk(network: nn.Module, a: Weights, b: Weights, kept_a: Kept, kept_b: Kept) -> Walk:
     """A → dropped A → dropped B → B, neighbouring (b) moves not yet merged.
 
-    For p layers of weights 8 (p − 2) + 9 moves if both keep the same units, else up to 10 p − 11.
+    For p layers of weights 8 (p − 2) + 9 moves.
     """
     check_weights(b, like=check_weights(a, like=network, name="a"), name="b")
     out, back = path_to_dropped(network, a, kept_a), path_to_dropped(network, b, kept_b)
@@ -162,38 +164,29 @@ def walk(network: nn.Module, a: Weights, b: Weights, kept_a: Kept, kept_b: Kept)
     return out.then(across).then(back.backward())
 
 
-def direct_walk(network: nn.Module, a: Weights, b: Weights, kept: Kept) -> Walk:
-    """A → dropped A and dropped B → B each in one straight line (c): seven pieces at any depth.
+def direct_walk(network: nn.Module, a: Weights, b: Weights, kept_a: Kept, kept_b: Kept) -> Walk:
+    """A → dropped A and dropped B → B each in one straight line (d): seven pieces at any depth.
 
     All layers are dropped at once, which asks for more than dropout stability: the line itself
-    must be low, as noise stability promises. The same units are kept in both networks, so the way
-    from dropped A to dropped B takes five moves.
+    must be low, as noise stability promises (Kuditipudi et al. 2019, with ten pieces).
     """
-    start, end = dropped(network, a, kept), dropped(network, b, kept)
-    across = between_dropped(network, start, kept, b, kept)
+    start, end = dropped(network, a, kept_a), dropped(network, b, kept_b)
+    across = between_dropped(network, start, kept_a, b, kept_b)
     points = (a, *across.points[:-1], end, b)  # cleaning up here means: B's own idle neurons
-    return Walk(points, f"c{across.moves}c")
+    return Walk(points, f"d{across.moves}d")
 
 
-def connect(network: nn.Module, a: Weights, b: Weights, split: Split, **search: Any) -> Path:
-    """The dropout path from a to b, its halves searched on `split`; see `find_kept`."""
-    kept = [find_kept(network, w, split, **search) for w in (a, b)]
-    return walk(network, a, b, *kept).merged().path("dropout path")
-
-
-def connect_directly(
-    network: nn.Module, a: Weights, b: Weights, split: Split, *, trials: int = 20, seed: int = 0
+def connect(
+    network: nn.Module, a: Weights, b: Weights, split: Split, *, direct: bool = False, **search: Any
 ) -> Path:
-    """The seven-piece path; of `trials` random halves, the one that both networks bear best."""
-    halves = [
-        find_kept(network, a, split, method="random", trials=1, seed=seed + k)
-        for k in range(trials)
-    ]
+    """The dropout path from a to b, its halves searched on `split`; see `find_kept`.
 
-    def cost(kept: Kept) -> float:
-        return max(evaluate(network, dropped(network, w, kept), split)[0] for w in (a, b))
-
-    return direct_walk(network, a, b, min(halves, key=cost)).path("direct dropout path")
+    direct : take the seven pieces of `direct_walk`.
+    """
+    kept = [find_kept(network, w, split, **search) for w in (a, b)]
+    if direct:
+        return direct_walk(network, a, b, *kept).path("direct dropout path")
+    return walk(network, a, b, *kept).merged().path("dropout path")
 
 
 def certificate(

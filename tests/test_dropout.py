@@ -12,7 +12,7 @@ from modeconn_lite.dropout import Walk, between_dropped, direct_walk, path_to_dr
 from modeconn_lite.evaluation import evaluate, profile
 from modeconn_lite.halves import dropped, find_kept, layers_of, stability
 from modeconn_lite.networks import cnn3, mlp, residual_mlp
-from modeconn_lite.weights import apply, fresh_weights, to
+from modeconn_lite.weights import apply, fresh_weights, mix, to
 
 X = torch.randn(12, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 SPLIT = data.Split(X, torch.arange(12) % 3, "random", ("0", "1", "2"))
@@ -36,7 +36,10 @@ def pair(network, seed=0):
 
 
 def check_moves(network, chain: Walk, x):
-    """(a) moves the last layer only; (b) leaves the outputs unchanged to the bit."""
+    """(a) moves the last layer only; (b) leaves the outputs unchanged, and to the bit.
+
+    (c) moves more than the last layer, and leaves the outputs unchanged all along.
+    """
     last = layers_of(network)[-1].outgoing[0].tensor
     head = {last, last.replace("weight", "bias")}
     assert len(chain.points) == len(chain.moves) + 1
@@ -47,6 +50,11 @@ def check_moves(network, chain: Walk, x):
         if move == "b":
             assert not moved & head
             assert torch.equal(apply(network, one, x), apply(network, two, x))
+        if move == "c":
+            assert not moved <= head
+            for t in (0.25, 0.5, 1.0):
+                there = mix((1 - t, t), (one, two))
+                assert torch.allclose(apply(network, there, x), apply(network, one, x), atol=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,7 +74,8 @@ def test_the_bound_is_never_violated(hidden, bias, activation, same, seed):
     whole = walk(network, a, b, kept_a, kept_b)
     p = len(hidden) + 1
     assert len(path_to_dropped(network, a, kept_a).moves) == 4 * (p - 2) + 2
-    assert len(whole.moves) <= (8 * (p - 2) + 9 if same else 10 * p - 11)
+    assert len(whole.moves) == 8 * (p - 2) + 9
+    assert whole.moves.count("c") <= (not same)
     check_moves(network, whole, X)
     check_moves(network, whole.merged(), X)
     assert "bb" not in whole.merged().moves
@@ -135,7 +144,7 @@ def test_convnets_flatten_biases_and_odd_widths(network, x):
     a, b = pair(network)
     kept_a, kept_b = draw(network, 1), draw(network, 2)
     check_moves(network, walk(network, a, b, kept_a, kept_b), x)
-    check_moves(network, direct_walk(network, a, b, kept_a), x)
+    check_moves(network, direct_walk(network, a, b, kept_a, kept_b), x)
     end = path_to_dropped(network, a, kept_a).points[-1]
     assert torch.allclose(
         apply(network, end, x), apply(network, dropped(network, a, kept_a), x), atol=1e-12
@@ -168,6 +177,7 @@ def test_between_dropped_networks_the_loss_is_below_the_worse_of_the_two():
     across = between_dropped(network, start, kept_a, b, kept_b)
     ends = [evaluate(network, w, SPLIT)[0] for w in (start, dropped(network, b, kept_b))]
     assert profile(network, across.path(), SPLIT, 201).worst_loss <= max(ends) + 1e-12
+    assert across.moves == "babcb"
     equal = between_dropped(network, start, kept_a, b, kept_a)
     assert equal.moves == "babab"
 
@@ -176,9 +186,10 @@ def test_between_dropped_networks_the_loss_is_below_the_worse_of_the_two():
 def test_the_direct_path_has_seven_pieces_at_any_depth(depth):
     network = mlp((16, *[6] * depth, 3))
     a, b = pair(network)
-    found = direct_walk(network, a, b, draw(network, 0))
-    assert found.moves == "cbababc"
-    check_moves(network, found, X)
+    for kept_b in (draw(network, 0), draw(network, 1)):
+        found = direct_walk(network, a, b, draw(network, 0), kept_b)
+        assert found.moves in ("dbababd", "dbabcbd")
+        check_moves(network, found, X)
     assert all(torch.equal(found.points[-1][key], b[key]) for key in b)
 
 

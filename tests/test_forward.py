@@ -218,15 +218,24 @@ def test_what_nothing_reads_may_move_for_nothing():
     assert torch.allclose(outputs(network, segment(a, b), [0.5], X)[0], naive, atol=1e-12)
 
 
-def test_a_dropout_path_costs_at_most_three_passes_a_piece():
-    network = mlp((16, 9, 7, 3))
+@pytest.mark.parametrize("hidden", [(9,), (9, 7), (9, 8, 7), (9, 9, 9, 9)])
+def test_a_dropout_path_costs_at_most_three_passes_a_piece(hidden):
+    """In multiplications; a piece of (a) or (b) takes fewer than two, the one of (c) some more."""
+    network = mlp((16, *hidden, 3))
     a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
-    kept = [{"1": [0, 2, 3, 8], "3": [1, 2, 6]}, {"1": [1, 2, 4, 8], "3": [0, 2, 5]}]
+    names = [str(2 * k + 1) for k in range(len(hidden))]
+    kept = [{n: [*first, 4] for n in names} for first in ([0, 2, 3], [1, 2, 5])]
+    kept = [{n: k[n][: h // 2] for n, h in zip(names, hidden, strict=True)} for k in kept]
     whole = walk(network, a, b, *kept).merged()
+    assert ("c" in whole.moves) == (len(hidden) > 1)
     pieces, t = len(whole.moves), grid(20 * len(whole.moves) + 1, whole.path().knots)
     rows = count_rows(network, lambda: outputs(network, whole.path(), t, X))
-    assert all(count <= pieces * (2 * len(X) + 1) for count in rows.values())
-    assert rows[(9, 16)] == rows[(7, 9)] == pieces * (len(X) + 1)
+    shapes = [tuple(w.shape) for name, w in a.items() if w.dim() == 2]
+    layers = {shape: shapes.count(shape) for shape in shapes}
+    work = sum(rows[o, i] * o * i for o, i in layers)
+    once = sum(count * o * i for (o, i), count in layers.items()) * len(X)
+    assert work <= 3 * pieces * once
+    assert rows[9, 16] == pieces * (len(X) + 1)  # the first layer: one pass a piece
 
 
 def test_training_mode_and_gradients_of_the_caller_are_left_alone():
