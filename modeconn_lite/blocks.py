@@ -4,8 +4,9 @@ Rows and columns of each block belong to the kept or to the switched-off half of
 the slides of Kuditipudi et al. (2019). Blocks that reach the outputs are lit; the others are dim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from math import ceil, floor
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from .data import Split
 from .dropout import Walk
 from .evaluation import evaluate
+from .explorers import Explorer
 from .halves import Kept, layers_of, places_of
-from .markup import readout, style_of
+from .markup import figure, readout
 from .weights import Weights
 
 SIDE, GAP, TOP = 52, 26, 22
@@ -24,39 +26,9 @@ MOVES = {
     "c": "readers change over to copies",
     "d": "a direct line",
 }
-CSS = """
-.mc-blocks svg { display: block; width: 100%; max-width: 40rem; height: auto; overflow: visible; }
-.mc-blocks rect { fill: var(--mc-lift); stroke: var(--mc-line); stroke-width: 1.5px; }
-.mc-blocks text { fill: var(--mc-soft); font-size: 15px; text-anchor: middle; }
-.mc-blocks .mc-head { font-size: 13px; }
-.mc-blocks .mc-lit text { fill: #fff; font-weight: 650; }
-.mc-blocks .mc-lit.mc-from0 rect { fill: #0068a3; }
-.mc-blocks .mc-lit.mc-from1 rect { fill: #b34c00; }
-.mc-blocks .mc-lit.mc-mixed rect { fill: #566172; }
-.mc-blocks .mc-moved rect { stroke: var(--mc-ink); stroke-width: 3.5px; }
-.mc-blocks .mc-slider { margin-inline: 13px; max-width: 38rem; }
-.mc-blocks .mc-readout { grid-template-columns: 1fr; max-width: none; }
-"""
-SCRIPT = """
-for (const root of document.querySelectorAll(".mc-blocks:not([data-ready])")) {
-  const slider = root.querySelector("input");
-  const states = [...root.querySelectorAll("[data-state]")];
-  const says = [...root.querySelectorAll(".mc-readout b")];
-  root.dataset.ready = "";
-  slider.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes its keys
-  const draw = () => {
-    states.forEach((state, k) => state.toggleAttribute("hidden", k !== Number(slider.value)));
-    const texts = states[slider.value].dataset.say.split("|");
-    texts.forEach((text, k) => { says[k].textContent = text; });
-    slider.setAttribute("aria-valuetext", texts.join(", "));
-  };
-  slider.addEventListener("input", draw);
-  draw();
-}
-"""
 
 
-class BlockExplorer:
+class BlockExplorer(Explorer):
     """The states of a walk as block matrices, one for each step of a slider.
 
     Parameters
@@ -79,7 +51,10 @@ class BlockExplorer:
         split: Split | None = None,
         title: str = "Blocks along the walk",
     ) -> None:
-        self.chain, self.title, self.names = chain, title, list(sources)
+        self.network, self.chain, self.split = network, chain, split
+        self.title, self.names, self.css = title, list(sources), ""
+        self.device = next(iter(chain.points[0].values())).device
+        self.path = chain.path()
         layers = layers_of(network)
         halves = [
             (units, _rest(units, layer.size))
@@ -97,12 +72,10 @@ class BlockExplorer:
             ),
         ]
         factors = [1.0, *(sum(map(len, half)) / len(half[0]) for half in halves)]
-        known = [self._known(w, factors, k) for k, w in enumerate(sources.values())]
-        self.states = [self._state(w, known) for w in chain.points]
-        self.losses = (
-            [evaluate(network, w, split)[0] for w in chain.points] if split is not None else []
-        )
-        self.on = split.name if split is not None else ""
+        self.known = [self._known(w, factors, k) for k, w in enumerate(sources.values())]
+        self.states = [self._state(w) for w in chain.points]
+        self.says = [self._say(k, w) for k, w in enumerate(chain.points)]
+        self.heads = ["state", "move", *([f"loss, {split.name}"] if split else [])]
 
     def _cut(self, w: Weights, s: int, r: int, c: int) -> Tensor:
         block, rows, columns = w[self.tensors[s]], self.rows[s][r], self.columns[s][c]
@@ -126,7 +99,7 @@ class BlockExplorer:
                         found[s, "kept", k] = (f"{times}L{number}{mark}", block * factors[s])
         return found
 
-    def _state(self, w: Weights, known: list[dict]) -> dict[tuple[int, int, int], tuple]:
+    def _state(self, w: Weights) -> dict[tuple[int, int, int], tuple]:
         """(layer, row, column) -> (label, source or None, whether the outputs depend on it)."""
         state, read = {}, [True]
         for s in range(len(self.tensors) - 1, -1, -1):
@@ -134,15 +107,15 @@ class BlockExplorer:
             for r in range(len(self.rows[s])):
                 for c in range(len(self.columns[s])):
                     block = self._cut(w, s, r, c)
-                    label, source = ("0", None) if not block.any() else self._name(block, s, known)
+                    label, source = ("0", None) if not block.any() else self._name(block, s)
                     lit = read[r] and label != "0"
                     below[c] |= lit
                     state[s, r, c] = (label, source, lit)
             read = below
         return state
 
-    def _name(self, block: Tensor, s: int, known: list[dict]) -> tuple[str, int | None]:
-        for k, names in enumerate(known):
+    def _name(self, block: Tensor, s: int) -> tuple[str, int | None]:
+        for k, names in enumerate(self.known):
             for (layer, *_), (label, like) in names.items():
                 if layer == s and like.shape == block.shape and torch.allclose(block, like):
                     return label, k
@@ -151,13 +124,19 @@ class BlockExplorer:
     def __repr__(self) -> str:
         return f"BlockExplorer({len(self.states)} states, moves {self.chain.moves})"
 
-    def _say(self, k: int) -> list[str]:
+    def _say(self, k: int, w: Weights) -> list[str]:
+        """The read-out in state k, or on the way to it, where the weights are w."""
         move = self.chain.moves[k - 1] if k else ""
-        said = [f"({k + 1})", f"({move}): {MOVES[move]}" if k else "the start"]
-        return [*said, f"{self.losses[k]:.3f} nats"] if self.losses else said
+        said = [f"({k + 1})", f"({move}) {MOVES[move]}" if k else "the start"]
+        if self.split is None:
+            return said
+        return [*said, f"{evaluate(self.network, w, self.split)[0]:.3f} nats"]
 
-    def _draw(self, k: int) -> str:
-        """One state as SVG: the last layer on the left, as a product of matrices is written."""
+    def _draw(self, state: dict, before: dict | None = None) -> str:
+        """One state as SVG: the last layer on the left, as a product of matrices is written.
+
+        What is not as it was before has a dark frame.
+        """
         x, parts = 0.0, []
         for s in range(len(self.tensors) - 1, -1, -1):
             rows, columns = len(self.rows[s]), len(self.columns[s])
@@ -166,10 +145,10 @@ class BlockExplorer:
             top = TOP if rows == 2 else TOP + SIDE / 2
             for r in range(rows):
                 for c in range(columns):
-                    label, source, lit = self.states[k][s, r, c]
+                    label, source, lit = state[s, r, c]
                     style = [f"mc-from{source}" if source is not None else "mc-mixed"]
                     style += ["mc-lit"] * lit
-                    style += ["mc-moved"] * bool(k and self.states[k - 1][s, r, c][0] != label)
+                    style += ["mc-moved"] * bool(before and before[s, r, c][0] != label)
                     at = x + c * SIDE, top + r * SIDE
                     parts.append(
                         f'<g class="{" ".join(style)}"><rect x="{at[0]:g}" y="{at[1]:g}"'
@@ -178,52 +157,69 @@ class BlockExplorer:
                         f"{label}</text></g>"
                     )
             x += columns * SIDE + GAP
-        said = "|".join(self._say(k))
-        hidden = " hidden" if k else ""
+        said = escape("; ".join(self._spoken(state)))
         return (
-            f'<div data-state="{k}" data-say="{escape(said)}"{hidden}><svg role="img" aria-label='
-            f'"{escape("; ".join(self._spoken(k)))}" viewBox="-3 0 {x - GAP + 6:g}'
-            f' {TOP + 2 * SIDE + 4}">{"".join(parts)}</svg></div>'
+            f'<svg class="mc-blocks" role="img" aria-label="{said}"'
+            f' viewBox="-3 0 {x - GAP + 6:g} {TOP + 2 * SIDE + 4}">{"".join(parts)}</svg>'
         )
 
-    def _spoken(self, k: int) -> list[str]:
+    def _spoken(self, state: dict) -> list[str]:
         """Each matrix in words, for screen readers and for pages without scripts."""
         lines = []
         for s in range(len(self.tensors) - 1, -1, -1):
             cells = [
-                " ".join(self.states[k][s, r, c][0] for c in range(len(self.columns[s])))
+                " ".join(state[s, r, c][0] for c in range(len(self.columns[s])))
                 for r in range(len(self.rows[s]))
             ]
             lines.append(f"W{s + 1} = ({' / '.join(cells)})")
         return lines
 
     def _repr_html_(self) -> str:
-        last = len(self.states) - 1
-        names = ["state", "move", *([f"loss, {self.on}"] if self.losses else [])]
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{escape(x)}</td>" for x in (*self._say(k), "; ".join(self._spoken(k))))
-            + "</tr>"
-            for k in range(last + 1)
+        pictures = "".join(
+            f'<div data-state="{k}"{" hidden" if k else ""}>{self._draw(state, before)}</div>'
+            for k, (state, before) in enumerate(
+                zip(self.states, [None, *self.states], strict=False)
+            )
         )
-        head = "".join(f'<th scope="col">{escape(x)}</th>' for x in (*names, "blocks"))
-        say = readout({name: escape(x) for name, x in zip(names, self._say(0), strict=True)})
+        values = dict(zip(self.heads, self.says[0], strict=True))
+        body = (
+            f'<div class="mc-stage"><div>{pictures}</div></div>'
+            '<div class="mc-slider" style="--mc-from:0%;--mc-to:100%"><input type="range" min="0"'
+            f' max="{len(self.states) - 1}" value="0" step="1" autocomplete="off"'
+            ' aria-label="state of the walk"></div><div class="mc-foot">'
+            '<button type="button" class="mc-button mc-play"><span>Walk</span></button>'
+            f"{readout(values)}</div>"
+        )
+        rows = [
+            (*said, "; ".join(self._spoken(state)))
+            for said, state in zip(self.says, self.states, strict=True)
+        ]
+        head = [*self.heads, "blocks"]
+        data = {"says": self.says}
+        return figure("states", self.title, body, self._caption(), head, rows, data, self.css)
+
+    def _caption(self) -> str:
         colours = ", ".join(
             f"{colour}: blocks of {name}"
             for name, colour in zip(self.names, ("blue", "orange"), strict=False)
         )
         return (
-            f'<!--mc-explorer--><figure class="mc-explorer mc-blocks">{style_of(CSS)}'
-            f'<p class="mc-title">{escape(self.title)}</p>'
-            f"{''.join(self._draw(k) for k in range(last + 1))}"
-            '<div class="mc-slider" style="--mc-from:0%;--mc-to:100%"><input type="range" min="0"'
-            f' max="{last}" value="0" step="1" autocomplete="off" aria-label="state of the walk">'
-            f'</div><div class="mc-foot">{say}</div>'
-            f"<figcaption>Lit blocks reach the outputs ({escape(colours)}); pale blocks do not. A"
-            " dark frame marks what has just moved. Upper rows and left columns belong to the kept"
-            f" half.</figcaption><noscript><table><thead><tr>{head}</tr></thead><tbody>{rows}"
-            f"</tbody></table></noscript><script>(() => {{{SCRIPT}}})();</script></figure>"
-            "<!--/mc-explorer-->"
+            f"Lit blocks reach the outputs ({colours}); pale blocks do not. A dark frame marks what"
+            " has just moved. Upper rows and left columns belong to the kept half."
+        )
+
+    def _controls(self) -> list[tuple[str, float, float, float]]:
+        return [("t along the walk", 0.0, 1.0, 0.0)]
+
+    def _picture(self, place: Sequence[float], k: int, of: int) -> str:
+        w, piece = self.path(place[0]), place[0] * len(self.chain.moves)
+        state, before = self._state(w), self.states[max(ceil(piece - 1e-9) - 1, 0)]
+        said = self._say(ceil(piece - 1e-9), w)
+        if abs(piece - round(piece)) > 1e-9:
+            said[0] = f"({floor(piece) + 1}) to ({ceil(piece) + 1})"
+        values = {"t": f"{place[0]:.3f}"} | dict(zip(self.heads, said, strict=True))
+        return (
+            f'<div class="mc-stage"><div>{self._draw(state, before)}</div></div>{readout(values)}'
         )
 
 

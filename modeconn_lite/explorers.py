@@ -23,40 +23,21 @@ from .evaluation import Profile, profile, survey
 from .forward import outputs
 from .markup import base64, buttons, figure, percent, readout, short, style_of
 from .paths import AnyPath, FunctionPath, Path, Sheet
-from .views import Album, Regions, view_of
+from .views import Album, view_of
 from .weights import Weights, check_weights, distance
 
 
-class _Explorer:
-    """What both explorers share: how they look at one point, and their two faces."""
+class Explorer:
+    """What all explorers share: a picture for every place, and two faces that show it."""
 
-    network: nn.Module
-    data: Dataset
     title: str
+    names: Sequence[str]
     device: torch.device  # where the weights are, and so the network runs
-    statistics: Split
-    view: "Album | Regions"
-    names: list[str]
-    routes: list[AnyPath] | list[Sheet]
+    css: str
 
     def live(self) -> "LiveExplorer":
         """The same picture as widgets that run the network at any point; needs a kernel."""
         return LiveExplorer(self)
-
-    def _look(self, place: Sequence[float], k: int) -> tuple[float, float, Tensor]:
-        """Test loss, test accuracy and the view's code at one point: one forward pass."""
-        at, test = torch.tensor([place], dtype=torch.float64), self.data.test
-        out = outputs(self.network, self.routes[k], at, self._seen, statistics=self.statistics)[0]
-        ours, y = out[: len(test)], test.y.to(out.device)
-        loss = F.cross_entropy(ours, y, reduction="none").double().mean()
-        code = self.view.encode(out[len(test) :].softmax(-1)[None])[0]
-        return float(loss), float((ours.argmax(-1) == y).double().mean()), code
-
-    @cached_property
-    def _seen(self) -> Tensor:
-        """Everything that the network is asked about at each step, where the network runs."""
-        test = self.data.test.x
-        return torch.cat([test, self.view.x.to(test)]).to(self.device)
 
     def _controls(self) -> list[tuple[str, float, float, float]]:
         """Each slider's description, first, last and initial value."""
@@ -71,7 +52,40 @@ class _Explorer:
         raise NotImplementedError
 
 
-class PathExplorer(_Explorer):
+class _Onlooker(Explorer):
+    """An explorer that shows what the network says of the data."""
+
+    network: nn.Module
+    data: Dataset
+    statistics: Split
+    view: Any  # an `Album`, `Regions` or `Cloud`
+    routes: list[Any]  # paths or sheets
+
+    @property
+    def css(self) -> str:
+        return self.view.css
+
+    def _look(self, place: Sequence[float], k: int) -> tuple[float, float, Tensor]:
+        """Test loss, test accuracy and the view's code at one point: one forward pass."""
+        at, test = torch.tensor([place], dtype=torch.float64), self.data.test
+        out = outputs(self.network, self.routes[k], at, self._seen, statistics=self.statistics)
+        ours, y = out[0, : len(test)], test.y.to(out.device)
+        loss = F.cross_entropy(ours, y, reduction="none").double().mean()
+        code = self._codes(k, at, out[:, len(test) :])[0]
+        return float(loss), float((ours.argmax(-1) == y).double().mean()), code
+
+    def _codes(self, k: int, t: Tensor, said: Tensor) -> Tensor:
+        """What the view shows at points t of route k, where the network says this of `view.x`."""
+        return self.view.encode(said.softmax(-1))
+
+    @cached_property
+    def _seen(self) -> Tensor:
+        """Everything that the network is asked about at each step, where the network runs."""
+        test = self.data.test.x
+        return torch.cat([test, self.view.x.to(test)]).to(self.device)
+
+
+class PathExplorer(_Onlooker):
     """A slider from A to B: loss and accuracy, and what the network says, along each path.
 
     Parameters
@@ -118,10 +132,10 @@ class PathExplorer(_Explorer):
         self.ends, self.names = ends, [path.name for path in self.routes]
         self.title = title or f"From {ends[0]} to {ends[1]}: {', '.join(self.names)}"
         self.statistics = statistics or data.train
-        self.view = view_of(data, images)
+        self.view = self._view(images)
         self.profiles: list[tuple[Profile, Profile]] = []
         self.codes: list[Tensor] = []
-        for path in self.routes:
+        for k, path in enumerate(self.routes):
             t = torch.linspace(*span, points, dtype=torch.float64)
             for knot in path.knots:  # a knot that is on the grid but for rounding takes its place
                 t[(t - knot).abs() < 1e-9] = knot
@@ -131,10 +145,13 @@ class PathExplorer(_Explorer):
             )
             said = outputs(network, path, test.t, self.view.x, statistics=self.statistics)
             self.profiles.append((train, test))
-            self.codes.append(self.view.encode(said.softmax(-1)))
+            self.codes.append(self._codes(k, test.t, said))
         self.charts = {
             of: Chart(of, self.profiles, self.names, self.ends, span) for of in ("loss", "accuracy")
         }
+
+    def _view(self, images: int) -> Any:
+        return view_of(self.data, images)
 
     def __repr__(self) -> str:
         clauses = [
@@ -142,9 +159,9 @@ class PathExplorer(_Explorer):
             for _, test in self.profiles
         ]
         if len(clauses) == 1:
-            return f"PathExplorer({self.names[0]}, {self.points} points, {clauses[0]})"
+            return f"{type(self).__name__}({self.names[0]}, {self.points} points, {clauses[0]})"
         pairs = zip(self.names, clauses, strict=True)
-        return f"PathExplorer({self.points} points; {'; '.join(map(': '.join, pairs))})"
+        return f"{type(self).__name__}({self.points} points; {'; '.join(map(': '.join, pairs))})"
 
     def _repr_html_(self) -> str:
         (train, test), (a, b) = self.profiles[0], self.ends
@@ -191,7 +208,7 @@ class PathExplorer(_Explorer):
         ]
         head = ["path", "t", "train loss", "train accuracy", "test loss", "test accuracy"]
         data |= self.view.json | {"paths": paths}
-        return figure("path", self.title, body, self._caption(), head, rows, data, self.view.css)
+        return figure("path", self.title, body, self._caption(), head, rows, data, self.css)
 
     def _ticks(self) -> str:
         """What is written under the axis of t."""
@@ -240,7 +257,7 @@ class PathExplorer(_Explorer):
         )
 
 
-class SheetExplorer(_Explorer):
+class SheetExplorer(_Onlooker):
     """A map of the loss over a sheet, with a marker to drag or to steer by the arrow keys.
 
     Parameters
@@ -321,7 +338,7 @@ class SheetExplorer(_Explorer):
             for v, row in zip(self.survey.v[some], self.survey.loss[some, some], strict=True)
         ]
         head = ["test loss at v (down), u (across)", *(f"{u:.3g}" for u in columns)]
-        return figure("sheet", self.title, body, self._caption(), head, rows, data, self.view.css)
+        return figure("sheet", self.title, body, self._caption(), head, rows, data, self.css)
 
     def _start(self) -> tuple[float, float]:
         u0, u1, v0, v1 = self.sheet.extent
@@ -360,7 +377,7 @@ class LiveExplorer:
     picture : the widget whose `value` is the HTML of what is seen there.
     """
 
-    def __init__(self, explorer: _Explorer) -> None:
+    def __init__(self, explorer: Explorer) -> None:
         import ipywidgets as widgets
 
         self.explorer = explorer
@@ -385,7 +402,7 @@ class LiveExplorer:
             for name, options in explorer._options().items()
         }
         heading = f'<p role="heading" aria-level="4" class="mc-title">{escape(explorer.title)}</p>'
-        style = style_of(explorer.view.css)
+        style = style_of(explorer.css)
         self.picture = widgets.HTML(layout=wide)
         head = widgets.HTML(f'{style}<div class="mc-still">{heading}</div>', layout=wide)
         self.box = widgets.VBox(
@@ -414,7 +431,7 @@ class LiveExplorer:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         axes = " and ".join(name[0] for name, *_ in self.explorer._controls())
-        style = style_of(self.explorer.view.css)
+        style = style_of(self.explorer.css)
         still = (
             f'<!--mc-explorer--><div class="mc-still">{style}{self._html()}'
             '<p class="mc-note">Run this page in JupyterLab, Binder or Colab and this slider'

@@ -26,7 +26,10 @@ HOMOGENEOUS = (
     nn.Dropout2d,
     nn.Flatten,
 )
-POINTWISE = (nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.Hardtanh, nn.ReLU6)
+POINTWISE = (
+    *(nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Softplus),
+    *(nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
+)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 

@@ -22,7 +22,9 @@ sizes = st.integers(1, 7)
 def networks(draw):
     """Random chains of every kind of layer that is understood, and inputs for them."""
     kind = draw(st.sampled_from(["mlp", "conv", "residual"]))
-    activation = draw(st.sampled_from([nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU]))
+    activation = draw(
+        st.sampled_from([nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.Mish, nn.Hardswish])
+    )
     bias, norm = draw(st.booleans()), draw(st.booleans())
     x = torch.randn(9, 2, 4, 4, dtype=torch.float64)
     if kind == "residual":

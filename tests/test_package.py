@@ -35,6 +35,7 @@ FLOORS = [
         "ridges",
         "plots",
         "explorers",
+        "clouds",
         "markup",
         "views",
         "charts",

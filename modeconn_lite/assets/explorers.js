@@ -111,16 +111,69 @@
     };
   }
 
+  /* Neurons as points: returns show(codes, start). */
+  function cloud(picture, count) {
+    const neurons = [...picture.querySelectorAll(".mc-neuron")];
+    const trails = [...picture.querySelectorAll(".mc-trail")];
+    return (codes, start) => {
+      const numbers = new Int16Array(codes.buffer, start, 2 * neurons.length + 2);
+      const [spread, t] = numbers.subarray(2 * neurons.length);
+      neurons.forEach((neuron, k) => {
+        const [x, y] = [numbers[2 * k] / 100, numbers[2 * k + 1] / 100];
+        set(neuron, { cx: `${x}%`, cy: `${y}%` });
+        set(trails[k], { x2: `${x}%`, y2: `${y}%` });
+      });
+      picture.style.setProperty("--mc-t", `${t / 100}%`);
+      write(count, `${Math.round(spread / 100)}\u202f%`);
+    };
+  }
+
   function opinions(root, data) {
+    const picture = root.querySelector(".mc-cloud");
+    if (picture) return cloud(picture, root.querySelector(".mc-count"));
     if (data.side && root.querySelector(".mc-regions")) return regions(root, data);
     return root.querySelector(".mc-album") ? album(root, data) : () => {};
+  }
+
+  /* The button that walks a slider to its end, a step every so many milliseconds. */
+  function player(root, slider, draw, pace) {
+    const play = root.querySelector(".mc-play");
+    const live = root.querySelector(".mc-readout");
+    const label = play.querySelector("span");
+    const invitation = label.textContent;
+    let timer = 0;
+    function stop() {
+      clearTimeout(timer);
+      timer = 0;
+      delete play.dataset.on;
+      write(label, invitation);
+      live.setAttribute("aria-live", "polite");
+    }
+    function step() {
+      slider.value = Number(slider.value) + 1;
+      draw();
+      if (slider.value === slider.max) return stop();
+      const slow = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      timer = setTimeout(step, slow ? Math.max(700, pace) : pace);
+    }
+    play.addEventListener("click", () => {
+      if (timer) return stop();
+      if (slider.value === slider.max) slider.value = 0;
+      play.dataset.on = "";
+      write(label, "Pause");
+      live.setAttribute("aria-live", "off"); // or a screen reader would speak without end
+      timer = setTimeout(step, 100);
+      draw();
+    });
+    slider.addEventListener("input", () => {
+      if (timer) stop();
+      draw();
+    });
   }
 
   /* A path: the slider steps over the points at which the network was evaluated. */
   function walk(root, data) {
     const slider = root.querySelector("input[type=range]");
-    const play = root.querySelector(".mc-play");
-    const live = root.querySelector(".mc-readout");
     const say = readout(root);
     const show = opinions(root, data);
     const charts = [...root.querySelectorAll(".mc-chart")].map((chart) => ({
@@ -199,36 +252,24 @@
       });
     }
 
-    let timer = 0;
-    const label = play.querySelector("span");
-    const invitation = label.textContent;
-    function stop() {
-      clearTimeout(timer);
-      timer = 0;
-      delete play.dataset.on;
-      write(label, invitation);
-      live.setAttribute("aria-live", "polite");
+    player(root, slider, draw, 6000 / Number(slider.max));
+    draw();
+  }
+
+  /* A walk in few states, each drawn whole beforehand. */
+  function leaf(root, { says }) {
+    const slider = root.querySelector("input[type=range]");
+    const states = [...root.querySelectorAll("[data-state]")];
+    const say = readout(root);
+    function draw() {
+      const k = Number(slider.value);
+      states.forEach((state, i) => {
+        state.hidden = i !== k;
+      });
+      say(says[k]);
+      slider.setAttribute("aria-valuetext", says[k].join(", "));
     }
-    function step() {
-      slider.value = Number(slider.value) + 1;
-      draw();
-      if (slider.value === slider.max) return stop();
-      const slow = matchMedia("(prefers-reduced-motion: reduce)").matches;
-      timer = setTimeout(step, slow ? 700 : 6000 / Number(slider.max));
-    }
-    play.addEventListener("click", () => {
-      if (timer) return stop();
-      if (slider.value === slider.max) slider.value = 0;
-      play.dataset.on = "";
-      write(label, "Pause");
-      live.setAttribute("aria-live", "off"); // or a screen reader would speak without end
-      timer = setTimeout(step, 100);
-      draw();
-    });
-    slider.addEventListener("input", () => {
-      if (timer) stop();
-      draw();
-    });
+    player(root, slider, draw, 900);
     draw();
   }
 
@@ -316,11 +357,11 @@
   for (const root of document.querySelectorAll(".mc-explorer:not([data-ready])")) {
     const source = root.querySelector('script[type="application/json"]');
     if (!source) continue; // the parser has not reached it yet
-    const start = root.classList.contains("mc-sheet") ? roam : walk;
     root.dataset.ready = "";
     for (const control of root.querySelectorAll("input, button, .mc-pad")) {
       control.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes its keys
     }
-    start(root, JSON.parse(source.textContent));
+    const kind = root.classList[1].slice(3);
+    ({ path: walk, sheet: roam, states: leaf })[kind](root, JSON.parse(source.textContent));
   }
 })();
