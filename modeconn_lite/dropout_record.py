@@ -2,14 +2,16 @@
 
     python -m modeconn_lite.scoreboard mnist-cnn3-dropout --device cpu
 
-Two networks are trained; then their loss is measured against the share of channels that is kept,
+Five networks are trained; then their loss is measured against the share of channels that is kept,
 on the line to a network of which a fifth is dropped, and on the whole dropout path from one to
-the other. Networks and measurements are kept as soon as they are done.
+another, for two pairs. Narrow networks show how few channels would do. Networks and measurements
+are kept as soon as they are done.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -41,9 +43,11 @@ PROTOCOL: dict[str, Any] = {
         "weight_decay": 0.0,
         "schedule": "constant",
     },
-    "seeds": [0, 1],
+    "seeds": [0, 1, 2, 3, 4],
+    "pairs": [[0, 1], [2, 3]],
     "keep": [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
-    "masks": 5,
+    "masks": 20,
+    "narrow": [1, 2, 4, 6, 8, 10],  # channels of each convolution
     "images": 4096,  # of the training set, as in the authors' code
     "search images": 1000,
 }
@@ -51,6 +55,7 @@ PUBLISHED = {
     "protocol": "5000 steps of batch 64, SGD 0.1; 20 masks on 5 networks",
     "accuracy at keep 0.8": "about 98 %, after masks were drawn again",
     "line to a dropped network": "no hill (their Figure 2, centre)",
+    "narrow networks": "few channels already fit (their Figure 2, right)",
     "path between two networks": "not measured",
 }
 
@@ -65,28 +70,44 @@ class DropoutRecord:
     def rows(self) -> list[tuple[str, str, str]]:
         """(what, this book, published)."""
         c, p = self.content, PUBLISHED
-        ends = " and ".join(percent(end["test"]) for end in c["ends"])
-        at = next(k for k in c["keep"] if k["keep"] == 0.8)
-        best, half = max(at["accuracy"]), next(k for k in c["keep"] if k["keep"] == 0.5)
-        line, path, linear = c["line"], c["path"], c["linear"]
+        ends = [end["test"] for end in c["ends"]]
+        at, half = (
+            next(k["accuracy"] for k in c["keep"] if k["keep"] == share) for share in (0.8, 0.5)
+        )
+        line, pairs = c["line"], c["pairs"]
+        narrow = next(n for n in c["narrow"] if n["width"] == 4)
+
+        def each(*keys: str) -> str:
+            """A figure of every pair, in per cent."""
+            found = pairs
+            for key in keys:
+                found = [f[key] for f in found]
+            return " and ".join(percent(f) for f in found)
+
+        worst = max(pairs, key=lambda pair: pair["path"]["train"]["highest"])["path"]
         return [
-            ("Test accuracy of A and B", ends, ""),
-            ("Best random mask at keep 0.8", percent(best), p["accuracy at keep 0.8"]),
-            ("Mean over masks at keep 0.5", percent(sum(half["accuracy"]) / len(half["loss"])), ""),
+            (f"Test accuracy of {len(ends)} networks", f"{_span(ends)}", ""),
+            ("Random masks at keep 0.8, accuracy", _span(at), p["accuracy at keep 0.8"]),
+            ("Random masks at keep 0.5, accuracy", _span(half), ""),
             (
                 "Line to a net of keep 0.8: barrier (nats)",
                 f"{line['barrier']:.3f}",
                 p["line to a dropped network"],
             ),
-            ("Straight line A to B: worst test accuracy", percent(linear["test"]["worst"]), ""),
             (
-                f"Dropout path of {path['pieces']} pieces: worst test accuracy",
-                percent(path["test"]["worst"]),
+                "Four channels instead of 32: test accuracy",
+                percent(narrow["test"]),
+                p["narrow networks"],
+            ),
+            ("Straight line between two: worst test accuracy", each("linear", "test", "worst"), ""),
+            (
+                f"Dropout path of {worst['pieces']} pieces: worst test accuracy",
+                each("path", "test", "worst"),
                 p["path between two networks"],
             ),
             (
                 "Highest training loss on it, and the bound",
-                f"{path['train']['highest']:.3f} ≤ {path['bound']:.3f}",
+                f"{worst['train']['highest']:.3f} ≤ {worst['bound']:.3f}",
                 "",
             ),
         ]
@@ -98,10 +119,17 @@ class DropoutRecord:
     def _repr_html_(self) -> str:
         c = self.content
         caption = (
-            f"{c['about']}. Seeds {c['protocol']['seeds']}; {c['hardware']},"
+            f"{c['about']}. Seeds {c['protocol']['seeds']}, pairs {c['protocol']['pairs']};"
+            f" {c['hardware']},"
             f" torch {c['versions']['torch']}. Published: {c['source']}."
         )
         return html_table(["", "this book", "published"], self.rows, caption)
+
+
+def _span(values: list[float]) -> str:
+    """Lowest to highest, and the mean."""
+    low, high, mean = (percent(f) for f in (min(values), max(values), sum(values) / len(values)))
+    return f"{low} to {high}, mean {mean}"
 
 
 def measure(
@@ -120,38 +148,51 @@ def measure(
     folder = data.cache_folder(root) / "runs" / NAME
     dataset = dataset or data.load("mnist", root=root)
     network = network or cnn3(32)
-    weights, ends = [], []
-    for seed in tqdm(protocol["seeds"], desc="networks"):
-        file = folder / f"seed-{seed}.safetensors"
-        if not file.exists():
-            part = folder / f"seed-{seed}.part"
-            options = {"device": device, "progress": True, "checkpoint": part}
-            trained = train(network, dataset.train, [seed], **options, **protocol["training"])
-            save(trained.weights[0], file)
-        weights.append(to(read_weights(file), torch.device(device)))
-        scores = [evaluate(network, weights[-1], s)[1] for s in (dataset.train, dataset.test)]
-        ends.append({"seed": seed, "train": scores[0], "test": scores[1]})
+    splits = {"train": dataset.train, "test": dataset.test}
 
-    some = dataset.train.take(protocol["images"])
-    parts: dict[str, Callable[[], Any]] = {
-        "keep": lambda: [
-            _at_share(network, weights, some, k, protocol["masks"]) for k in protocol["keep"]
-        ],
-        "line": lambda: _line_to_dropped(network, weights[0], some),
-        "linear": lambda: _seen(
-            network, segment(*weights), {"train": some, "test": dataset.test}, 21
-        ),
-        "path": lambda: _dropout_path(
-            network, weights, some, dataset.test, some.take(protocol["search images"])
-        ),
-    }
-    found = {}
-    for name, make in tqdm(parts.items(), desc="measurements"):
+    def trained(net: nn.Module, seed: int, name: str) -> tuple[Weights, dict[str, Any]]:
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            part = folder / f"{name}.part"
+            options = {"device": device, "progress": True, "checkpoint": part}
+            found = train(net, dataset.train, [seed], **options, **protocol["training"])
+            save(found.weights[0], file)
+        w = to(read_weights(file), torch.device(device))
+        return w, {on: evaluate(net, w, split)[1] for on, split in splits.items()}
+
+    def kept(name: str, make: Callable[[], Any]) -> Any:
         file = folder / f"{name}.json"
         if not file.exists():
             write(make(), file)
-        found[name] = json.loads(file.read_text())
-    return {"ends": ends, **found}
+        return json.loads(file.read_text())
+
+    weights, ends = [], []
+    for seed in tqdm(protocol["seeds"], desc="networks"):
+        w, scores = trained(network, seed, f"seed-{seed}")
+        weights.append(w)
+        ends.append({"seed": seed, **scores})
+    narrow = []
+    for width in tqdm(protocol["narrow"], desc="narrow networks"):
+        net = cnn3(width, side=dataset.image_shape[0])
+        narrow.append({"width": width, **trained(net, 0, f"width-{width}")[1]})
+
+    some, masks = dataset.train.take(protocol["images"]), protocol["masks"]
+    few, seen = some.take(protocol["search images"]), {"train": some, "test": dataset.test}
+    at_shares = [
+        kept(
+            f"keep-{share}-{len(weights)}x{masks}",
+            partial(_at_share, network, weights, some, share, masks),
+        )
+        for share in tqdm(protocol["keep"], desc="shares kept")
+    ]
+    pairs = []
+    for i, j in tqdm(protocol["pairs"], desc="paths"):
+        ab, name = [weights[i], weights[j]], f"{i}-{j}"
+        linear = kept(f"linear-{name}", partial(_seen, network, segment(*ab), seen, 21))
+        path = kept(f"path-{name}", partial(_dropout_path, network, ab, some, dataset.test, few))
+        pairs.append({"seeds": [i, j], "linear": linear, "path": path})
+    line = kept("line", partial(_line_to_dropped, network, weights[0], some))
+    return {"ends": ends, "narrow": narrow, "keep": at_shares, "line": line, "pairs": pairs}
 
 
 def _random_mask(network: nn.Module, share: float, generator: torch.Generator):

@@ -227,15 +227,17 @@ def run_dropout(
     device: torch.device | str = "cpu",
     root: str | FilePath | None = None,
     command: str = "",
+    protocol: dict[str, Any] = dropout_record.PROTOCOL,
     **options: Any,
 ) -> dict[str, Any]:
     """The record of the dropout experiments on MNIST; see `dropout_record`."""
-    found = dropout_record.measure(device=device, root=root, write=write_json, **options)
+    options |= {"protocol": protocol, "write": write_json}
+    found = dropout_record.measure(device=device, root=root, **options)
     return {
         "experiment": dropout_record.NAME,
         "about": "A network of three convolutions on MNIST, channels dropped",
         "source": "Kuditipudi et al. (2019), Figure 2, and the authors' code",
-        "protocol": dropout_record.PROTOCOL,
+        "protocol": protocol,
         "command": command,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "hardware": _hardware(device),

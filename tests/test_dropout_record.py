@@ -10,6 +10,9 @@ from modeconn_lite.networks import cnn3
 BOOK = Path(__file__).resolve().parent.parent / "book" / "records"
 SMALL = dropout_record.PROTOCOL | {
     "training": dropout_record.PROTOCOL["training"] | {"epochs": 2},
+    "seeds": [0, 1, 2],
+    "pairs": [[0, 1], [1, 2]],
+    "narrow": [1, 4],
     "images": 100,
     "search images": 50,
     "masks": 2,
@@ -48,11 +51,16 @@ def test_run_and_read_back(stand_in, tmp_path, monkeypatch):
 
 
 def check(content):
-    path = content["path"]
-    assert path["pieces"] == len(path["moves"]) <= 27
-    assert path["train"]["highest"] <= path["bound"] + 1e-6
+    for pair in content["pairs"]:
+        path = pair["path"]
+        assert path["pieces"] == len(path["moves"]) == 8 * (4 - 2) + 9 - 2  # two (b) moves merged
+        assert path["train"]["highest"] <= path["bound"] + 1e-6
     assert len(content["line"]["loss"]) == 101
     assert [k["keep"] for k in content["keep"]] == dropout_record.PROTOCOL["keep"]
+    protocol = content["protocol"]
+    assert all(len(k["loss"]) == len(content["ends"]) * protocol["masks"] for k in content["keep"])
+    assert [end["seed"] for end in content["ends"]] == protocol["seeds"]
+    assert [n["width"] for n in content["narrow"]] == protocol["narrow"]
     assert {"torch", "python"} <= content["versions"].keys()
     assert content["hardware"]
     assert content["command"]
