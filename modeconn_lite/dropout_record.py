@@ -173,7 +173,7 @@ def measure(
         ends.append({"seed": seed, **scores})
     narrow = []
     for width in tqdm(protocol["narrow"], desc="narrow networks"):
-        net = cnn3(width, side=dataset.image_shape[0])
+        net = cnn3(width, side=dataset.train.x.shape[-1])
         narrow.append({"width": width, **trained(net, 0, f"width-{width}")[1]})
 
     some, masks = dataset.train.take(protocol["images"]), protocol["masks"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -157,20 +158,42 @@ def profile(
     For a mix of K anchors, about K forward passes of the first moving layer, and T of the layers
     above it.
     """
+    (seen,) = profiles(network, path, [split], points, refine=refine, statistics=statistics)
+    return seen
+
+
+def profiles(
+    network: nn.Module,
+    path: AnyPath | Callable[[float], Weights],
+    splits: Sequence[Split],
+    points: int | Sequence[float] | Tensor = 61,
+    *,
+    refine: int = 0,
+    statistics: Split | None = None,
+) -> list[Profile]:
+    """The profile on each of several splits; see `profile`.
+
+    The weights at each point are made once for all, which counts where they are costly. A peak is
+    looked for with `refine` on the first split.
+    """
     if not isinstance(path, Path | FunctionPath):
         path = FunctionPath(path, getattr(path, "__name__", "path"))
     t = grid(points, path.knots)
-    loss, correct = _evaluate(network, path, t, split, statistics)
+    loss, correct = _evaluate(network, path, t, splits, statistics)
     for _ in range(refine):
         inside = (t >= 0) & (t <= 1)
-        peak = int(loss.where(inside, -torch.inf).argmax())
+        peak = int(loss[0].where(inside, -torch.inf).argmax())
         near = t[max(peak - 1, 0) : peak + 2]
         more = (near[1:] + near[:-1]) / 2
-        new_loss, new_correct = _evaluate(network, path, more, split, statistics)
+        new_loss, new_correct = _evaluate(network, path, more, splits, statistics)
         t, order = torch.cat([t, more]).sort()
-        loss = torch.cat([loss, new_loss])[order]
-        correct = torch.cat([correct, new_correct])[order]
-    return Profile(path.name, split.name, t, path.travelled(t), loss, correct, len(split))
+        loss = torch.cat([loss, new_loss], 1)[:, order]
+        correct = torch.cat([correct, new_correct], 1)[:, order]
+    travelled = path.travelled(t)
+    return [
+        Profile(path.name, split.name, t, travelled, nats, right, len(split))
+        for split, nats, right in zip(splits, loss, correct, strict=True)
+    ]
 
 
 def survey(
@@ -191,7 +214,7 @@ def survey(
     on = torch.ones(len(places), dtype=torch.bool) if sheet.inside is None else sheet.inside(places)
     loss = torch.full((len(places),), torch.nan, dtype=torch.float64)
     accuracy = loss.clone()
-    loss[on], correct = _evaluate(network, sheet, places[on], split, statistics)
+    (loss[on],), (correct,) = _evaluate(network, sheet, places[on], [split], statistics)
     accuracy[on] = correct.double() / len(split)
     shape = (points, points)
     return Survey(sheet.name, split.name, u, v, loss.view(shape), accuracy.view(shape))
@@ -202,7 +225,8 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy of one network with given weights."""
     here = Path((weights,), lambda t: torch.ones(len(t), 1, dtype=torch.float64), "point")
-    loss, correct = _evaluate(network, here, torch.zeros(1, dtype=torch.float64), split, statistics)
+    start = torch.zeros(1, dtype=torch.float64)
+    loss, correct = _evaluate(network, here, start, [split], statistics)
     return float(loss), float(correct) / len(split)
 
 
@@ -211,27 +235,37 @@ def _evaluate(
     network: nn.Module,
     path: AnyPath | Sheet,
     t: Tensor,
-    split: Split,
+    splits: Sequence[Split],
     statistics: Split | None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean loss, shape (T,), and correct answers, shape (T,), at each t."""
-    loss = torch.zeros(len(t), dtype=torch.float64)
-    correct = torch.zeros(len(t), dtype=torch.int64)
-    labels = split.y
-    for at, images, out in blocks(network, path, t, split.x, statistics or split):
-        if out.shape[-1] < len(split.classes):
+    """Mean loss and correct answers on each split at each t: (S, T), (S, T)."""
+    loss = torch.zeros(len(splits), len(t), dtype=torch.float64)
+    correct = torch.zeros(len(splits), len(t), dtype=torch.int64)
+    first, *others = splits
+    x, labels = first.x, first.y
+    if others:
+        x, labels = (torch.cat([getattr(s, k) for s in splits]) for k in ("x", "y"))
+    ends = list(accumulate(len(s) for s in splits))
+    for at, images, out in blocks(network, path, t, x, statistics or first):
+        if out.shape[-1] < len(first.classes):
             raise ValueError(
-                f"{split.name!r} has {len(split.classes)} classes, the network {out.shape[-1]}"
+                f"{first.name!r} has {len(first.classes)} classes, the network {out.shape[-1]}"
                 " outputs; use a network with one output for each class"
             )
         y = labels[images].to(out.device).expand(len(out), -1)
         nats = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
-        loss[at] += nats.sum(1, dtype=torch.float64).cpu()
-        correct[at] += (out.argmax(-1) == y).sum(1).cpu()
+        right = out.argmax(-1) == y
+        for k, (split, end) in enumerate(zip(splits, ends, strict=True)):
+            low, high = max(images.start, end - len(split)), min(images.stop, end)
+            if low < high:
+                own = slice(low - images.start, high - images.start)
+                loss[k, at] += nats[:, own].sum(1, dtype=torch.float64).cpu()
+                correct[k, at] += right[:, own].sum(1).cpu()
     bad = ~torch.isfinite(loss)
     if bad.any():
+        k = int(bad.any(1).nonzero()[0])
         raise ValueError(
-            f"{path.name!r} on {split.name}: the loss is not finite at t = {t[bad][0].tolist()};"
-            " the weights there overflow"
+            f"{path.name!r} on {splits[k].name}: the loss is not finite at"
+            f" t = {t[bad[k]][0].tolist()}; the weights there overflow"
         )
-    return loss / len(split), correct
+    return loss / torch.tensor([[len(s)] for s in splits]), correct

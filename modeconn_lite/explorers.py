@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .charts import Chart, Map
 from .data import Dataset, Split
-from .evaluation import Profile, profile, survey
+from .evaluation import Profile, profiles, survey
 from .forward import outputs
 from .markup import base64, buttons, figure, percent, readout, short, style_of
 from .paths import AnyPath, FunctionPath, Path, Sheet
@@ -139,10 +139,8 @@ class PathExplorer(_Onlooker):
             t = torch.linspace(*span, points, dtype=torch.float64)
             for knot in path.knots:  # a knot that is on the grid but for rounding takes its place
                 t[(t - knot).abs() < 1e-9] = knot
-            train, test = (
-                profile(network, path, split, t, statistics=self.statistics)
-                for split in (data.train, data.test)
-            )
+            splits = data.train, data.test
+            train, test = profiles(network, path, splits, t, statistics=self.statistics)
             said = outputs(network, path, test.t, self.view.x, statistics=self.statistics)
             self.profiles.append((train, test))
             self.codes.append(self._codes(k, test.t, said))

@@ -15,7 +15,7 @@ from html import escape
 from torch import nn
 
 from . import data, dropout, symmetry
-from .evaluation import evaluate, profile
+from .evaluation import evaluate, profiles
 from .paths import AnyPath, segment
 from .weights import Weights, distance
 
@@ -177,10 +177,8 @@ def row(
     start = time.perf_counter()
     path = METHODS[method].connect(network, a, b, dataset.train)
     seconds = time.perf_counter() - start
-    on_train, on_test = (
-        profile(network, path, s, points, statistics=dataset.train)
-        for s in (dataset.train, dataset.test)
-    )
+    splits = dataset.train, dataset.test
+    on_train, on_test = profiles(network, path, splits, points, statistics=dataset.train)
     return Row(
         METHODS[method].name,
         pair,

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import update_bn
 from torchvision.models import resnet18
 
 from modeconn_lite.data import Split
-from modeconn_lite.evaluation import Profile, evaluate, profile, survey
+from modeconn_lite.evaluation import Profile, evaluate, profile, profiles, survey
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import FunctionPath, polychain, segment, triangle
 from modeconn_lite.weights import apply, fresh_weights, to, weights_of
@@ -214,3 +214,15 @@ class TestBadInput:
     def test_a_function_that_gives_the_wrong_weights(self):
         with pytest.raises(ValueError, match="missing"):
             profile(NETWORK, lambda t: {"1.weight": A["1.weight"]}, SPLIT, 3)
+
+
+def test_profiles_of_several_splits_are_those_of_each():
+    splits = [random_split(n, seed=n) for n in (30, 1, 700)]
+    line = segment(A, B)
+    for path in (line, FunctionPath(line)):
+        for seen, split in zip(profiles(NETWORK, path, splits, 5), splits, strict=True):
+            alone = profile(NETWORK, path, split, 5)
+            assert torch.equal(seen.correct, alone.correct)
+            assert torch.allclose(seen.loss, alone.loss, rtol=1e-12)
+            assert torch.equal(seen.travelled, alone.travelled)
+            assert (seen.split, seen.count) == (split.name, len(split))
