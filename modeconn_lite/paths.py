@@ -58,11 +58,15 @@ class Path:
     def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
         """Length travelled from the first of the sorted times to each of them: shape (T,).
 
-        Chord lengths come from the anchors' inner products: K² of them, whatever T.
+        Chord lengths come from inner products of anchors, of those that a step changes together:
+        at most K² of them, some 2 K for a polychain, whatever T.
         """
-        gram = [[inner(a, b) for b in self.anchors] for a in self.anchors]
         steps = self.mixture(t).diff(dim=0)
-        squared = ((steps @ torch.tensor(gram, dtype=torch.float64)) * steps).sum(1)
+        changed = (steps != 0).double()
+        gram = torch.zeros(len(self.anchors), len(self.anchors), dtype=torch.float64)
+        for k, m in (changed.T @ changed).triu().nonzero().tolist():
+            gram[k, m] = gram[m, k] = inner(self.anchors[k], self.anchors[m])
+        squared = ((steps @ gram) * steps).sum(1)
         return torch.cat([torch.zeros(1, dtype=torch.float64), squared.clamp(min=0).sqrt()]).cumsum(
             0
         )

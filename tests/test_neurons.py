@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeconn_lite import neurons
 from modeconn_lite.networks import cnn3, conv2fc1, mlp, residual_mlp, vgg
@@ -233,3 +234,27 @@ class TestRefusals:
         (layer,) = neurons.hidden_layers(network)
         with pytest.raises(ValueError, match=r"shape \(5, 6\), not \(5, 2\)"):
             neurons.with_butterflies(w, layer, torch.zeros(5, 2))
+
+
+class Gathers(TorchDispatchMode):
+    """Counts how often a tensor's entries are picked by an index."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (
+            torch.ops.aten.index.Tensor,
+            torch.ops.aten.index_select.default,
+            torch.ops.aten.gather.default,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_permuted_copy_costs_one_gather_for_each_tensor():
+    for network in (mlp((9, 6, 5, 4, 3)), residual_mlp(9, 3, width=6, hidden=5, blocks=2)):
+        w = fresh_weights(network, 0)
+        orders = {h.name: torch.randperm(h.size) for h in neurons.hidden_layers(network)}
+        with Gathers() as seen:
+            moved = neurons.permute(network, w, orders)
+        changed = [key for key in w if moved[key] is not w[key]]
+        assert seen.count == len(changed) == len(w) - 1  # all but the output bias
