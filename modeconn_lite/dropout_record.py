@@ -8,8 +8,6 @@ another, for two pairs. Narrow networks show how few channels would do. Networks
 are kept as soon as they are done.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path as FilePath
@@ -27,10 +25,9 @@ from .markup import percent
 from .networks import cnn3
 from .neurons import mute
 from .paths import segment
+from .runs import kept, trained_network
 from .scoreboard import html_table
-from .training import train
-from .weights import Weights, save, to
-from .weights import load as read_weights
+from .weights import Weights, to
 
 NAME = "mnist-cnn3-dropout"
 PROTOCOL: dict[str, Any] = {
@@ -136,7 +133,6 @@ def measure(
     *,
     device: torch.device | str = "cpu",
     root: str | FilePath | None = None,
-    write: Callable[[Any, FilePath], None],
     network: nn.Module | None = None,
     dataset: data.Dataset | None = None,
     protocol: dict[str, Any] = PROTOCOL,
@@ -151,20 +147,13 @@ def measure(
     splits = {"train": dataset.train, "test": dataset.test}
 
     def trained(net: nn.Module, seed: int, name: str) -> tuple[Weights, dict[str, Any]]:
+        options = {"device": device, "training": protocol["training"]}
         file = folder / f"{name}.safetensors"
-        if not file.exists():
-            part = folder / f"{name}.part"
-            options = {"device": device, "progress": True, "checkpoint": part}
-            found = train(net, dataset.train, [seed], **options, **protocol["training"])
-            save(found.weights[0], file)
-        w = to(read_weights(file), torch.device(device))
+        w = to(trained_network(net, dataset.train, seed, file, **options), torch.device(device))
         return w, {on: evaluate(net, w, split)[1] for on, split in splits.items()}
 
-    def kept(name: str, make: Callable[[], Any]) -> Any:
-        file = folder / f"{name}.json"
-        if not file.exists():
-            write(make(), file)
-        return json.loads(file.read_text())
+    def part(name: str, *make: Any) -> Any:
+        return kept(folder / f"{name}.json", partial(*make))
 
     weights, ends = [], []
     for seed in tqdm(protocol["seeds"], desc="networks"):
@@ -178,21 +167,18 @@ def measure(
 
     some, masks = dataset.train.take(protocol["images"]), protocol["masks"]
     few, seen = some.take(protocol["search images"]), {"train": some, "test": dataset.test}
-    at_shares = [
-        kept(
-            f"keep-{share}-{len(weights)}x{masks}",
-            partial(_at_share, network, weights, some, share, masks),
-        )
-        for share in tqdm(protocol["keep"], desc="shares kept")
+    shares = [
+        part(f"keep-{k}-{len(weights)}x{masks}", _at_share, network, weights, some, k, masks)
+        for k in tqdm(protocol["keep"], desc="shares kept")
     ]
     pairs = []
     for i, j in tqdm(protocol["pairs"], desc="paths"):
         ab, name = [weights[i], weights[j]], f"{i}-{j}"
-        linear = kept(f"linear-{name}", partial(_seen, network, segment(*ab), seen, 21))
-        path = kept(f"path-{name}", partial(_dropout_path, network, ab, some, dataset.test, few))
+        linear = part(f"linear-{name}", _seen, network, segment(*ab), seen, 21)
+        path = part(f"path-{name}", _dropout_path, network, ab, some, dataset.test, few)
         pairs.append({"seeds": [i, j], "linear": linear, "path": path})
-    line = kept("line", partial(_line_to_dropped, network, weights[0], some))
-    return {"ends": ends, "narrow": narrow, "keep": at_shares, "line": line, "pairs": pairs}
+    line = part("line", _line_to_dropped, network, weights[0], some)
+    return {"ends": ends, "narrow": narrow, "keep": shares, "line": line, "pairs": pairs}
 
 
 def _random_mask(network: nn.Module, share: float, generator: torch.Generator):

@@ -9,12 +9,11 @@ stopped:
 import argparse
 import hashlib
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,10 +24,9 @@ from tqdm.auto import tqdm
 from . import data, dropout_record
 from .evaluation import evaluate
 from .networks import mlp
+from .runs import kept, provenance, trained_network, write_json
 from .scoreboard import METHODS, html_table, row
-from .training import train
-from .weights import Weights, save, to
-from .weights import load as read_weights
+from .weights import to
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,9 @@ def run(
 
     weights, ends = [], []
     for seed in tqdm(range(2 * pairs), desc="networks"):
-        trained = _network(network, dataset.train, seed, folder, device, experiment.training)
+        file = folder / f"seed-{seed}.safetensors"
+        options = {"device": device, "training": experiment.training}
+        trained = trained_network(network, dataset.train, seed, file, **options)
         weights.append(to(trained, torch.device(device)))
         scores = [evaluate(network, weights[-1], s) for s in (dataset.train, dataset.test)]
         ends.append({"seed": seed, "train": scores[0][1], "test": scores[1][1]})
@@ -103,47 +103,22 @@ def run(
     rows = []
     for method in methods:
         for i in tqdm(range(pairs), desc=method):
-            file = folder / f"row-{method}-{2 * i}-{2 * i + 1}.json"
-            if fresh or not file.exists():
-                pair = (2 * i, 2 * i + 1)
-                done = row(method, network, weights[2 * i], weights[2 * i + 1], dataset, pair=pair)
-                write_json(asdict(done), file)
-            rows.append(json.loads(file.read_text()))
+            pair = (2 * i, 2 * i + 1)
+            ends_of = [weights[k] for k in pair]
+            measure = partial(row, method, network, *ends_of, dataset, pair=pair)
+            file = folder / f"row-{method}-{pair[0]}-{pair[1]}.json"
+            rows.append(kept(file, lambda measure=measure: asdict(measure()), fresh=fresh))
     return {
         "experiment": name,
         "about": experiment.about,
         "source": experiment.source,
         "protocol": experiment.training,
-        "command": command,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": _hardware(device),
+        **provenance(device, command),
         "ends": ends,
         "rows": rows,
         "summary": _summary(ends, rows),
         "published": experiment.published,
     }
-
-
-def _network(
-    network: nn.Module,
-    split: data.Split,
-    seed: int,
-    folder: FilePath,
-    device: torch.device | str,
-    training: dict[str, Any],
-) -> Weights:
-    """The trained network of a seed: from its file, else from its checkpoint, else from scratch."""
-    file, part = folder / f"seed-{seed}.safetensors", folder / f"seed-{seed}.part"
-    if file.exists():
-        try:
-            return read_weights(file)
-        except ValueError:  # damaged: make it again
-            file.unlink()
-    options = {"device": device, "progress": True, "checkpoint": part}
-    (trained,) = train(network, split, [seed], **options, **training).weights
-    save(trained, file)
-    part.unlink(missing_ok=True)  # only now that the network is safe
-    return trained
 
 
 def _summary(
@@ -162,23 +137,6 @@ def _summary(
             for s in ("train", "test")
         }
     return table
-
-
-def _hardware(device: torch.device | str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, threads: {torch.get_num_threads()}"
-
-
-def write_json(content: Any, file: FilePath) -> None:
-    """Write JSON, all or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -231,16 +189,14 @@ def run_dropout(
     **options: Any,
 ) -> dict[str, Any]:
     """The record of the dropout experiments on MNIST; see `dropout_record`."""
-    options |= {"protocol": protocol, "write": write_json}
+    options |= {"protocol": protocol}
     found = dropout_record.measure(device=device, root=root, **options)
     return {
         "experiment": dropout_record.NAME,
         "about": "A network of three convolutions on MNIST, channels dropped",
         "source": "Kuditipudi et al. (2019), Figure 2, and the authors' code",
         "protocol": protocol,
-        "command": command,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": _hardware(device),
+        **provenance(device, command),
         **found,
         "summary": {},
         "published": dropout_record.PUBLISHED,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeconn_lite import data, dropout_record, records
+from modeconn_lite import data, dropout_record, records, runs
 from modeconn_lite.networks import cnn3
 
 BOOK = Path(__file__).resolve().parent.parent / "book" / "records"
@@ -34,7 +34,7 @@ def stand_in():
 def test_run_and_read_back(stand_in, tmp_path, monkeypatch):
     content = records.run_dropout(root=tmp_path, command="test", **stand_in)
     file = tmp_path / "mnist-cnn3-dropout.json"
-    records.write_json(content, file)
+    runs.write_json(content, file)
     record = records.read_record(file)
     assert isinstance(record, dropout_record.DropoutRecord)
     check(record.content)
@@ -44,8 +44,8 @@ def test_run_and_read_back(stand_in, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise AssertionError("what is done is not done again")
 
-    for name in ("train", "walk", "mute"):
-        monkeypatch.setattr(dropout_record, name, fail)
+    for module, name in ((runs, "train"), (dropout_record, "walk"), (dropout_record, "mute")):
+        monkeypatch.setattr(module, name, fail)
     again = records.run_dropout(root=tmp_path, command="test", **stand_in)
     assert json.dumps(again) == json.dumps(content)
 

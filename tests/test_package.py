@@ -40,7 +40,7 @@ FLOORS = [
         "views",
         "charts",
     },
-    {"scoreboard", "records", "dropout_record"},
+    {"scoreboard", "runs", "records", "dropout_record"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(file for file in PACKAGE.glob("*.py") if file.stem != "__init__")

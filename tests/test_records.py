@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modeconn_lite import records, training
+from modeconn_lite import records, runs, training
 from modeconn_lite.networks import mlp
 
 BOOK = Path(__file__).resolve().parent.parent / "book" / "records"
@@ -44,7 +44,7 @@ def test_run_and_read_back(small, tmp_path):
 
 
 def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, monkeypatch):
-    trained, original = [], records.train
+    trained, original = [], runs.train
 
     def train(network, split, seeds, **options):
         if len(trained) == 2:
@@ -52,7 +52,7 @@ def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, mo
         trained.append(seeds)
         return original(network, split, seeds, **options)
 
-    monkeypatch.setattr(records, "train", train)
+    monkeypatch.setattr(runs, "train", train)
     with pytest.raises(KeyboardInterrupt):
         records.run("mnist-1hl", pairs=2, methods=["linear"], root=tmp_path)
     trained.append("interrupted")
@@ -75,7 +75,7 @@ def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, mo
 
 def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
     file = tmp_path / "record.json"
-    records.write_json({"whole": True}, file)
+    runs.write_json({"whole": True}, file)
 
     def full(self, text):
         with self.open("w") as half:
@@ -84,22 +84,22 @@ def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        records.write_json({"whole": False}, file)
+        runs.write_json({"whole": False}, file)
     monkeypatch.undo()
     assert json.loads(file.read_text()) == {"whole": True}
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_a_full_disk_loses_no_training(small, tmp_path, monkeypatch):
-    original, epochs = records.save, []
+    original, epochs = runs.save, []
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "save", full)
+    monkeypatch.setattr(runs, "save", full)
     with pytest.raises(OSError, match="No space"):
         records.run("mnist-1hl", pairs=1, root=tmp_path)
-    monkeypatch.setattr(records, "save", original)
+    monkeypatch.setattr(runs, "save", original)
     write = training._State.write
     monkeypatch.setattr(
         training._State, "write", lambda self, *a: (epochs.append(self.epoch), write(self, *a))
