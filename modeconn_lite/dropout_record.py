@@ -50,9 +50,9 @@ PROTOCOL: dict[str, Any] = {
 }
 PUBLISHED = {
     "protocol": "5000 steps of batch 64, SGD 0.1; 20 masks on 5 networks",
-    "accuracy at keep 0.8": "about 98 %, after masks were drawn again",
-    "line to a dropped network": "no hill (their Figure 2, centre)",
-    "narrow networks": "few channels already fit (their Figure 2, right)",
+    "accuracy at keep 0.8": "98 %, masks drawn again",
+    "line to a dropped network": "no hill (Figure 2)",
+    "narrow networks": "they fit (Figure 2)",
     "path between two networks": "not measured",
 }
 
