@@ -123,8 +123,8 @@ def between_dropped(network: nn.Module, start: Weights, a: Kept, b: Weights, kep
     Five moves at any depth. B's kept neurons are written into units that A does not use (b), and
     the last layer swings over to them (a). Those that do not yet stand where they belong are
     written there a second time (b). Now readers everywhere change over to the neurons at home (c):
-    what they read then is equal, so the outputs stay as they are. The rest is cleaned (b). If no
-    neuron found its own place free at first, (c) moves the last layer only, and is called (a).
+    what they read then is equal, so the outputs stay as they are. The rest is cleaned (b). If (c)
+    moves the last layer only, as for two layers of weights, it is called (a).
     """
     blocks = _Blocks(network, b)
     home, used = places_of(blocks.layers, kept), places_of(blocks.layers, a)
