@@ -52,7 +52,8 @@ class BlockExplorer(Explorer):
         title: str = "Blocks along the walk",
     ) -> None:
         self.network, self.chain, self.split = network, chain, split
-        self.title, self.names, self.css = title, list(sources), ""
+        self.title, self.names, self.css = title, [title], ""
+        self.sources = list(sources)
         self.device = next(iter(chain.points[0].values())).device
         self.path = chain.path()
         layers = layers_of(network)
@@ -201,7 +202,7 @@ class BlockExplorer(Explorer):
     def _caption(self) -> str:
         colours = ", ".join(
             f"{colour}: blocks of {name}"
-            for name, colour in zip(self.names, ("blue", "orange"), strict=False)
+            for name, colour in zip(self.sources, ("blue", "orange"), strict=False)
         )
         return (
             f"Lit blocks reach the outputs ({colours}); pale blocks do not. A dark frame marks what"
