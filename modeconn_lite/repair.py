@@ -11,8 +11,10 @@ from .paths import FunctionPath, segment
 from .weights import Weights, apply, check_weights
 
 
-def watch(network: nn.Module, weights: Weights, x: Tensor, names: set[str], see: Callable) -> None:
-    """Run a copy of the network and show `see` each named layer's input and output.
+def watch(
+    network: nn.Module, weights: Weights, x: Tensor, names: set[str], see: Callable
+) -> Tensor:
+    """Run a copy of the network, show `see` each named layer's input and output, return outputs.
 
     What `see(name, input, output)` returns, unless None, takes the output's place from there on.
     """
@@ -21,7 +23,7 @@ def watch(network: nn.Module, weights: Weights, x: Tensor, names: set[str], see:
         network.get_submodule(name).register_forward_hook(
             lambda module, given, out, name=name: see(name, given[0], out)
         )
-    apply(network, weights, x.to(next(iter(weights.values()))))
+    return apply(network, weights, x.to(next(iter(weights.values()))))
 
 
 def repair(

@@ -28,6 +28,7 @@ FLOORS = [
     {
         "dropout",
         "halves",
+        "noise",
         "blocks",
         "adjustment",
         "flows",
