@@ -26,12 +26,18 @@ class Cloud:
     def __init__(self, name: str, a: Tensor, b: Tensor, x: Tensor) -> None:
         self.name, self.x = name, x
         both = torch.cat([a, b]).double().cpu()
+        if both.shape[1] < 2:
+            raise ValueError(
+                f"neurons of layer {name!r} have a single number each; a cloud needs two (count"
+                " outgoing weights too)"
+            )
         self.mean = both.mean(0)
         _, sizes, axes = torch.linalg.svd(both - self.mean, full_matrices=False)
         turned = axes[torch.arange(2), axes[:2].abs().argmax(1)] < 0  # a sign that every run finds
         self.axes = torch.where(turned[:, None], -axes[:2], axes[:2])
-        self.shown = float(sizes[:2].square().sum() / sizes.square().sum())
-        self.reach = 1.08 * float(((both - self.mean) @ self.axes.T).abs().max())
+        self.shown = float(sizes[:2].square().sum() / sizes.square().sum().clamp(min=1e-300))
+        far = float(((both - self.mean) @ self.axes.T).abs().max())
+        self.reach = 1.08 * far or 1.0  # neurons that are all alike stand in the middle
         self.spreads = [float(rows.double().var(0).sum()) for rows in (a, b)]
         self.ends = [self._places(rows).tolist() for rows in (a, b)]
         self.json: dict[str, Any] = {}
@@ -51,7 +57,7 @@ class Cloud:
         """Code of neurons with these rows, (n, D), at t."""
         share = min(max(t, 0.0), 1.0)
         usual = (1 - share) * self.spreads[0] + share * self.spreads[1]
-        spread = float(rows.double().var(0).sum()) / usual
+        spread = float(rows.double().var(0).sum()) / (usual or 1.0)
         last = torch.tensor([[100 * spread, 100 * share]]).double()
         numbers = 100 * torch.cat([self._places(rows), last])
         return numbers.round().clamp(-32768, 32767).to(torch.int16).reshape(-1).view(torch.uint8)

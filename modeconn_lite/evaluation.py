@@ -244,7 +244,8 @@ def _evaluate(
     first, *others = splits
     x, labels = first.x, first.y
     if others:
-        x, labels = (torch.cat([getattr(s, k) for s in splits]) for k in ("x", "y"))
+        x = torch.cat([s.x.to(first.x) for s in splits])
+        labels = torch.cat([s.y.to(first.y) for s in splits])
     ends = list(accumulate(len(s) for s in splits))
     for at, images, out in blocks(network, path, t, x, statistics or first):
         if out.shape[-1] < len(first.classes):

@@ -107,7 +107,22 @@ def test_layers_that_are_not_there(ends):
     line = paths.segment(*ends[:2])
     with pytest.raises(ValueError, match=r"no hidden layer '5' .*there are \('1', '3'\)"):
         NeuronExplorer(NETWORK, line, data.load("digits"), "5")
+    thin = networks.mlp((1, 5, 2), bias=False)
+    one, two = (fresh_weights(thin, seed) for seed in range(2))
+    x, y = torch.randn(6, 1), torch.arange(6) % 2
+    few = data.Split(x, y, "few", ("0", "1"))
+    with pytest.raises(ValueError, match="single number each"):
+        points = data.Dataset("few", few, few, None)
+        NeuronExplorer(thin, paths.segment(one, two), points, outgoing=False)
     lone = networks.mlp((64, 1, 10))
     one, two = (fresh_weights(lone, seed) for seed in range(2))
     with pytest.raises(ValueError, match="two neurons or more"):
         NeuronExplorer(lone, paths.segment(one, two), data.load("digits"))
+
+
+def test_neurons_that_are_all_alike():
+    network = networks.mlp((64, 3, 10))
+    a, b = ({key: torch.zeros_like(w) for key, w in fresh_weights(network, 0).items()},) * 2
+    b = b | {"3.bias": torch.ones(10)}
+    found = NeuronExplorer(network, paths.segment(a, b), data.load("digits"), points=3)
+    assert 'cx="50.00%"' in found._repr_html_()
