@@ -10,15 +10,14 @@ from .forward import outputs
 from .paths import (
     FunctionPath,
     Path,
-    Sheet,
     backward,
     bezier,
     concat,
     polychain,
     segment,
-    triangle,
 )
 from .scoreboard import board
+from .sheets import Sheet, triangle
 from .training import train
 from .weights import (
     Weights,

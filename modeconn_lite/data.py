@@ -10,7 +10,7 @@ name                      one row of ``x``     train / test      where it comes 
 ``cifar10``               ``(3, 32, 32)``      50,000 / 10,000   torchvision, 170 MB
 ========================  ===================  ================  =================================
 
-Downloads are kept in `cache_folder` and checked by `downloads`. MNIST is read from its compressed
+Downloads lie in `cache_folder` and are checked by `downloads`. MNIST is read from its compressed
 originals, never from the extracted copies beside them, for which no checksum is published.
 """
 
@@ -48,6 +48,7 @@ class Split:
     name : str
         What error messages call it, such as ``"digits test"``.
     classes : tuple of str
+        What the labels stand for.
 
     Raises
     ------
@@ -95,6 +96,10 @@ class Split:
     def take(self, which: int | slice | Sequence[int] | Tensor) -> Split:
         """The first `which` examples, or those with the given indices or mask, in that order.
 
+        Parameters
+        ----------
+        which : int, slice, indices of shape (m,), or mask of shape (n,)
+
         Raises
         ------
         ValueError
@@ -115,9 +120,10 @@ class Split:
 class Dataset:
     """A training and a test split, and how to draw their rows.
 
-    Parameters
+    Attributes
     ----------
     name : str
+        As `load` knows it.
     train, test : Split
     image_shape : tuple of int, or None
         ``(8, 8)``, ``(28, 28)`` or ``(3, 32, 32)``; None where a row is no image.
@@ -138,7 +144,13 @@ class Dataset:
         return f"Dataset({self.name}: {sizes}, {row} inputs, {len(self.train.classes)} classes)"
 
     def pictures(self, x: Tensor) -> Tensor:
-        """Undo the scaling: rows (n, *shape) to images (n, *image_shape) in [0, 1], to draw."""
+        """Undo the scaling: rows (n, *shape) to images (n, *image_shape) in [0, 1], to draw.
+
+        Raises
+        ------
+        ValueError
+            If rows of this set are no images.
+        """
         if self.image_shape is None:
             raise ValueError(f"rows of {self.name!r} are no images; draw them as points instead")
         mean, std = (x.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
@@ -155,8 +167,6 @@ def load(
 ) -> Dataset:
     """A data set by name, on the CPU, in float32.
 
-    Cost: a second or less once downloaded; CIFAR-10 up to 3 s, and 2 GB of memory for that time.
-
     Parameters
     ----------
     name : str
@@ -172,7 +182,11 @@ def load(
         If the name is unknown.
     RuntimeError
         If files are missing or damaged and cannot be replaced: no network, a download cut short,
-        a full disk. Nothing half-read is returned or kept; calling again starts afresh.
+        a full disk. Nothing half-read is returned or left; calling again starts afresh.
+
+    Notes
+    -----
+    A second or less once downloaded; CIFAR-10 up to 3 s, and 2 GB of memory for that time.
     """
     if name in _LIVE:
         return _LIVE[name]()
@@ -198,10 +212,10 @@ def flip_and_crop(x: Tensor, generator: torch.Generator) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor, shape (n, channels, height, width), on any device
-        Images; what moves in from outside is zero.
-    generator : torch.Generator, on the CPU
-        So the same seed gives the same crops on every device.
+    x : Tensor, shape (n, channels, height, width)
+        Images on any device; what moves in from outside is zero.
+    generator : torch.Generator
+        On the CPU, so the same seed gives the same crops on every device.
 
     Raises
     ------

@@ -14,7 +14,29 @@ from filelock import FileLock
 
 
 def verified(name: str, source: Any, root: Path, download: bool) -> dict[str, bytes]:
-    """Contents of every file of a torchvision data set, from the cache or freshly fetched."""
+    """Contents of every file of a torchvision data set, from the cache or freshly fetched.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the set.
+    source : class
+        The set in `torchvision.datasets`.
+    root : Path
+        The cache.
+    download : bool
+        Whether files that are missing or damaged may be fetched.
+
+    Returns
+    -------
+    dict of str to bytes
+        For each file, by its path below `root`, what it holds.
+
+    Raises
+    ------
+    RuntimeError
+        If files are missing or damaged and cannot, or may not, be fetched.
+    """
     if hasattr(source, "resources"):  # the MNIST family
         files = {f"{source.__name__}/raw/{file}": md5 for file, md5 in source.resources}
     else:

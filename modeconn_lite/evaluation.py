@@ -1,17 +1,17 @@
 """Loss and accuracy along a path or over a sheet, in one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import Split
-from .forward import blocks
-from .paths import AnyPath, FunctionPath, Path, Sheet, grid
+from .look import Seen, look
+from .paths import AnyPath, FunctionPath, Path, as_path, grid
+from .sheets import Sheet
 from .weights import Weights
 
 Baseline = Literal["linear", "mean", "max"]
@@ -23,9 +23,18 @@ class Profile:
 
     Attributes
     ----------
-    t, travelled, loss, accuracy : shape (T,), float64. Time, Euclidean length from the start,
-        mean cross-entropy in nats, fraction of correct answers.
-    correct, count : correct answers at each t, shape (T,), out of `count` images.
+    name, split : str
+        What was looked at, and on which split.
+    t : Tensor, shape (T,), float64
+        Sorted times.
+    travelled : Tensor, shape (T,), float64
+        Euclidean length from the first of them.
+    loss : Tensor, shape (T,), float64
+        Mean cross-entropy in nats.
+    correct : Tensor, shape (T,), int64
+        Number of correct answers, out of `count`.
+    count : int
+        Number of images.
     """
 
     name: str
@@ -38,6 +47,7 @@ class Profile:
 
     @property
     def accuracy(self) -> Tensor:
+        """Fraction of correct answers: shape (T,), float64."""
         return self.correct.double() / self.count
 
     @property
@@ -69,10 +79,24 @@ class Profile:
 
         Parameters
         ----------
-        baseline : what the ends are worth at t. "linear": (1 − t) L(0) + t L(1), as Entezari et
-            al. (2022); "mean": their mean, as Frankle et al. (2020); "max": the worse one, as
-            Kuditipudi et al. (2019).
-        of : "loss" gives nats, "error" the fraction of wrong answers.
+        baseline : str
+            What the ends are worth at t. "linear": (1 − t) L(0) + t L(1) [1]_; "mean": their
+            mean [2]_; "max": the worse one [3]_.
+        of : str
+            "loss" gives nats, "error" the fraction of wrong answers.
+
+        Raises
+        ------
+        ValueError
+            If there is no such baseline or quantity.
+
+        References
+        ----------
+        .. [1] Entezari et al., The Role of Permutation Invariance in Linear Mode Connectivity of
+           Neural Networks, 2022.
+        .. [2] Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, 2020.
+        .. [3] Kuditipudi et al., Explaining Landscape Connectivity of Low-cost Solutions for
+           Multilayer Nets, 2019.
         """
         values = self.loss if of == "loss" else 1 - self.accuracy
         if of not in ("loss", "error"):
@@ -106,7 +130,12 @@ class Survey:
 
     Attributes
     ----------
-    u, v : shapes (U,) and (V,): the grid. loss, accuracy : shape (V, U); nan outside the sheet.
+    name, split : str
+        What was looked at, and on which split.
+    u, v : Tensor, shapes (U,) and (V,), float64
+        The grid's axes.
+    loss, accuracy : Tensor, shape (V, U), float64
+        Mean cross-entropy in nats, fraction of correct answers; nan outside the sheet.
     """
 
     name: str
@@ -124,6 +153,13 @@ class Survey:
         )
 
 
+class Score(NamedTuple):
+    """How a network does on a split: mean cross-entropy in nats, fraction of correct answers."""
+
+    loss: float
+    accuracy: float
+
+
 def profile(
     network: nn.Module,
     path: AnyPath | Callable[[float], Weights],
@@ -137,15 +173,20 @@ def profile(
 
     Parameters
     ----------
-    network : the architecture; its own weights play no part and are not touched.
-    path : a path, or any function of t in [0, 1] that gives weights.
-    split : the images and labels. They follow the weights' device and precision.
-    points : how many evenly spaced points, or the points themselves. The path's knots are always
+    network : nn.Module
+        The architecture; its own weights play no part and are not touched.
+    path : path, or function of t in [0, 1] that gives Weights
+    split : Split
+        The images and labels. They follow the weights' device and precision.
+    points : int or times
+        How many evenly spaced points, or the points themselves. The path's knots are always
         added, and the ends with them.
-    refine : how often to look again half-way to both neighbours of the highest loss found, so
-        that a peak between two points does not escape.
-    statistics : for networks with BatchNorm, the images on which running statistics are
-        recomputed at every point; `split` itself if not given.
+    refine : int
+        How often to look again half-way to both neighbours of the highest loss found, so that a
+        peak between two points does not escape.
+    statistics : Split, optional
+        For networks with BatchNorm, the images on which running statistics are recomputed at
+        every point; `split` itself if not given.
 
     Raises
     ------
@@ -156,7 +197,15 @@ def profile(
     Notes
     -----
     For a mix of K anchors, about K forward passes of the first moving layer, and T of the layers
-    above it.
+    above it. A plain function of t is called once for each point; with `refine` all its points
+    are held in memory meanwhile.
+
+    Examples
+    --------
+    >>> from modeconn_lite import data, profile, segment, zoo
+    >>> a, b = zoo.load("digits")[:2]
+    >>> profile(zoo.network("digits"), segment(a, b), data.load("digits").test)
+    Profile(linear on digits test, 61 points, worst accuracy 0.52, barrier 1.36 nats)
     """
     (seen,) = profiles(network, path, [split], points, refine=refine, statistics=statistics)
     return seen
@@ -176,23 +225,32 @@ def profiles(
     The weights at each point are made once for all, which counts where they are costly. A peak is
     looked for with `refine` on the first split.
     """
-    if not isinstance(path, Path | FunctionPath):
-        path = FunctionPath(path, getattr(path, "__name__", "path"))
+    path = as_path(path)
+    if refine and isinstance(path, FunctionPath):
+        path = replace(path, function=cache(path.function))
     t = grid(points, path.knots)
-    loss, correct = _evaluate(network, path, t, splits, statistics)
+    seen = look(network, path, t, splits, statistics=statistics)
+    loss, correct, travelled = seen.loss, seen.correct, seen.travelled
     for _ in range(refine):
         inside = (t >= 0) & (t <= 1)
         peak = int(loss[0].where(inside, -torch.inf).argmax())
         near = t[max(peak - 1, 0) : peak + 2]
-        more = (near[1:] + near[:-1]) / 2
-        new_loss, new_correct = _evaluate(network, path, more, splits, statistics)
-        t, order = torch.cat([t, more]).sort()
-        loss = torch.cat([loss, new_loss], 1)[:, order]
-        correct = torch.cat([correct, new_correct], 1)[:, order]
-    travelled = path.travelled(t)
+        more = look(network, path, (near[1:] + near[:-1]) / 2, splits, statistics=statistics)
+        t, order = torch.cat([t, (near[1:] + near[:-1]) / 2]).sort()
+        loss = torch.cat([loss, more.loss], 1)[:, order]
+        correct = torch.cat([correct, more.correct], 1)[:, order]
+    if refine:
+        travelled = path.travelled(t)
+    return profiles_of(
+        path.name, splits, t, replace(seen, loss=loss, correct=correct, travelled=travelled)
+    )
+
+
+def profiles_of(name: str, splits: Sequence[Split], t: Tensor, seen: Seen) -> list[Profile]:
+    """What was seen at the times t, shape (T,), as a profile for each split."""
     return [
-        Profile(path.name, split.name, t, travelled, nats, right, len(split))
-        for split, nats, right in zip(splits, loss, correct, strict=True)
+        Profile(name, split.name, t, seen.travelled, nats, right, len(split))
+        for split, nats, right in zip(splits, seen.loss, seen.correct, strict=True)
     ]
 
 
@@ -204,7 +262,35 @@ def survey(
     *,
     statistics: Split | None = None,
 ) -> Survey:
-    """Loss and accuracy over a `points` × `points` grid of a sheet; see `profile`."""
+    """Loss and accuracy over a `points` × `points` grid of a sheet; see `profile`.
+
+    Examples
+    --------
+    >>> from modeconn_lite import data, survey, triangle, zoo
+    >>> corners = triangle(*zoo.load("digits")[:3])
+    >>> survey(zoo.network("digits"), corners, data.load("digits").test, 5)
+    Survey(triangle on digits test, 5×5 points, accuracy 0.22 to 0.98)
+    """
+    (seen,) = surveys(network, sheet, [split], points, statistics=statistics)
+    return seen
+
+
+def surveys(
+    network: nn.Module,
+    sheet: Sheet,
+    splits: Sequence[Split],
+    points: int = 31,
+    *,
+    statistics: Split | None = None,
+) -> list[Survey]:
+    """The survey on each of several splits, every point evaluated once for all."""
+    u, v, places, on = survey_grid(sheet, points)
+    seen = look(network, sheet, places[on], splits, statistics=statistics)
+    return surveys_of(sheet.name, splits, u, v, on, seen)
+
+
+def survey_grid(sheet: Sheet, points: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Axes u and v, shape (points,), all places, (points², 2), and which lie on the sheet."""
     if points < 2:
         raise ValueError(f"a survey needs at least 2 points a side, not {points}")
     u0, u1, v0, v1 = sheet.extent
@@ -212,61 +298,35 @@ def survey(
     v = torch.linspace(v0, v1, points, dtype=torch.float64)
     places = torch.cartesian_prod(v, u).flip(1)
     on = torch.ones(len(places), dtype=torch.bool) if sheet.inside is None else sheet.inside(places)
-    loss = torch.full((len(places),), torch.nan, dtype=torch.float64)
-    accuracy = loss.clone()
-    (loss[on],), (correct,) = _evaluate(network, sheet, places[on], [split], statistics)
-    accuracy[on] = correct.double() / len(split)
-    shape = (points, points)
-    return Survey(sheet.name, split.name, u, v, loss.view(shape), accuracy.view(shape))
+    return u, v, places, on
+
+
+def surveys_of(
+    name: str, splits: Sequence[Split], u: Tensor, v: Tensor, on: Tensor, seen: Seen
+) -> list[Survey]:
+    """What was seen at those places of a grid that are `on` the sheet, as surveys."""
+    found = []
+    for split, nats, right in zip(splits, seen.loss, seen.correct, strict=True):
+        loss, accuracy = torch.full((2, len(on)), torch.nan, dtype=torch.float64)
+        loss[on], accuracy[on] = nats, right.double() / len(split)
+        shape = len(v), len(u)
+        found.append(Survey(name, split.name, u, v, loss.view(shape), accuracy.view(shape)))
+    return found
 
 
 def evaluate(
     network: nn.Module, weights: Weights, split: Split, *, statistics: Split | None = None
-) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy of one network with given weights."""
+) -> Score:
+    """Mean cross-entropy in nats and accuracy of one network with given weights.
+
+    Examples
+    --------
+    >>> from modeconn_lite import data, evaluate, zoo
+    >>> score = evaluate(zoo.network("digits"), zoo.load("digits")[0], data.load("digits").test)
+    >>> f"{score.loss:.2f} nats, {score.accuracy:.2f} correct"
+    '0.05 nats, 0.98 correct'
+    """
     here = Path((weights,), lambda t: torch.ones(len(t), 1, dtype=torch.float64), "point")
     start = torch.zeros(1, dtype=torch.float64)
-    loss, correct = _evaluate(network, here, start, [split], statistics)
-    return float(loss), float(correct) / len(split)
-
-
-@torch.no_grad()
-def _evaluate(
-    network: nn.Module,
-    path: AnyPath | Sheet,
-    t: Tensor,
-    splits: Sequence[Split],
-    statistics: Split | None,
-) -> tuple[Tensor, Tensor]:
-    """Mean loss and correct answers on each split at each t: (S, T), (S, T)."""
-    loss = torch.zeros(len(splits), len(t), dtype=torch.float64)
-    correct = torch.zeros(len(splits), len(t), dtype=torch.int64)
-    first, *others = splits
-    x, labels = first.x, first.y
-    if others:
-        x = torch.cat([s.x.to(first.x) for s in splits])
-        labels = torch.cat([s.y.to(first.y) for s in splits])
-    ends = list(accumulate(len(s) for s in splits))
-    for at, images, out in blocks(network, path, t, x, statistics or first):
-        if out.shape[-1] < len(first.classes):
-            raise ValueError(
-                f"{first.name!r} has {len(first.classes)} classes, the network {out.shape[-1]}"
-                " outputs; use a network with one output for each class"
-            )
-        y = labels[images].to(out.device).expand(len(out), -1)
-        nats = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
-        right = out.argmax(-1) == y
-        for k, (split, end) in enumerate(zip(splits, ends, strict=True)):
-            low, high = max(images.start, end - len(split)), min(images.stop, end)
-            if low < high:
-                own = slice(low - images.start, high - images.start)
-                loss[k, at] += nats[:, own].sum(1, dtype=torch.float64).cpu()
-                correct[k, at] += right[:, own].sum(1).cpu()
-    bad = ~torch.isfinite(loss)
-    if bad.any():
-        k = int(bad.any(1).nonzero()[0])
-        raise ValueError(
-            f"{path.name!r} on {splits[k].name}: the loss is not finite at"
-            f" t = {t[bad[k]][0].tolist()}; the weights there overflow"
-        )
-    return loss / torch.tensor([[len(s)] for s in splits]), correct
+    seen = look(network, here, start, [split], statistics=statistics)
+    return Score(float(seen.loss), float(seen.correct) / len(split))

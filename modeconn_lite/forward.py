@@ -9,7 +9,7 @@ that stay in cache.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import torch
@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .data import Split
+from .layout import hidden_layers
 from .networks import batch_norms, chain, for_evaluation
-from .neurons import hidden_layers
-from .paths import AnyPath, FunctionPath, Sheet
+from .paths import AnyPath, FunctionPath
+from .sheets import Sheet
 from .weights import Weights, check_weights, mix
 
 CHUNK_FLOATS = (524_288, 67_108_864)  # activations of a chunk of images, on CPU (cache) and GPU
 BATCH = 500  # images at a time through a network that is no chain
 POINT_FLOATS = 16_000_000  # weights of the points that are held at once: 64 megabytes
 
-Block = tuple[Tensor, slice, Tensor]  # which points, which images, outputs (P, n, classes)
+Part = tuple[Tensor, slice, Tensor]  # which points, which images, outputs (P, n, classes)
 
 
 @torch.no_grad()
@@ -39,41 +40,95 @@ def outputs(
     *,
     statistics: Split | None = None,
 ) -> Tensor:
-    """Outputs of the network for inputs x at each t (or each (u, v)): (T, images, classes)."""
+    """Outputs of the network for inputs x at each t, or at each (u, v) of a sheet.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture; its own weights play no part and are not touched.
+    path : path or sheet
+    t : T times, or points of a sheet, shape (T, 2)
+    x : Tensor, shape (images, …)
+        They follow the weights' device and precision.
+    statistics : Split, optional
+        For networks with BatchNorm, the images on which running statistics are recomputed at
+        every point; x itself if not given.
+
+    Returns
+    -------
+    Tensor, shape (T, images, classes)
+
+    Raises
+    ------
+    ValueError
+        If weights and network do not fit, or there is no input or no point.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import fresh_weights, outputs, segment
+    >>> network = torch.nn.Linear(4, 3)
+    >>> line = segment(fresh_weights(network, 0), fresh_weights(network, 1))
+    >>> outputs(network, line, [0.0, 0.5, 1.0], torch.ones(2, 4)).shape
+    torch.Size([3, 2, 3])
+    """
     if not len(x) or not len(t):
         raise ValueError(f"{len(x)} inputs at {len(t)} points: at least one of each is needed")
-    done = list(blocks(network, path, torch.as_tensor(t, dtype=torch.float64), x, statistics))
-    points = sum(len(at) for at, images, _ in done if images.start == 0)
-    result = done[0][2].new_empty(points, len(x), *done[0][2].shape[2:])
-    for at, images, out in done:
+    parts = list(sweep(network, path, torch.as_tensor(t, dtype=torch.float64), x, statistics))
+    result = parts[0][2].new_empty(len(t), len(x), *parts[0][2].shape[2:])
+    for at, images, out in parts:
         result[at, images] = out
     return result
 
 
-def blocks(
-    network: nn.Module, path: AnyPath | Sheet, t: Tensor, x: Tensor, statistics: Split | None
-) -> Iterator[Block]:
-    """Outputs at every point, a block of points and a chunk of images at a time.
+def sweep(
+    network: nn.Module,
+    path: AnyPath | Sheet,
+    t: Tensor,
+    x: Tensor,
+    statistics: Split | None,
+    note: Callable[[Weights], None] | None = None,
+) -> Iterator[Part]:
+    """Outputs at every point, some points and a chunk of images at a time.
 
     Callers switch gradients off: a generator must not do it for them.
+
+    Parameters
+    ----------
+    network, path, x, statistics
+        As for `outputs`.
+    t : Tensor, shape (T,) or (T, 2), float64
+    note : function of Weights, optional
+        Is shown the weights at each point, in order. A path that is a plain function is called
+        once for each, whether they are noted or not.
+
+    Yields
+    ------
+    Part
+        Indices of P points, shape (P,), a slice of n images, and outputs, shape (P, n, classes).
     """
+    points = (path(*point.reshape(-1).tolist()) for point in t)
     if isinstance(path, FunctionPath) or batch_norms(network):
-        for i, point in enumerate(t):
-            weights = path(*point.reshape(-1).tolist())
+        for i, weights in enumerate(points):
+            if note is not None:
+                note(weights)
             out = _whole_network(network, weights, x, statistics)
             yield torch.tensor([i]), slice(0, len(x)), out[None]
         return
     for anchor in path.anchors:
         check_weights(anchor, like=network, name=f"the weights of {path.name!r}")
+    if note is not None:
+        for weights in points:
+            note(weights)
     example = next(iter(path.anchors[0].values()))
     network, x = for_evaluation(network, example), x.to(example)
-    mixture = path.mixture(t)
-    for rows, active in _pieces(mixture):
+    mixture = path.mixture(t)  # (T, K)
+    for rows, active in _runs(mixture):
         anchors = [path.anchors[k] for k in active]
-        yield from _piece(network, anchors, mixture[rows][:, active], rows, x)
+        yield from _run_of_points(network, anchors, mixture[rows][:, active], rows, x)
 
 
-def _pieces(mixture: Tensor) -> Iterator[tuple[Tensor, list[int]]]:
+def _runs(mixture: Tensor) -> Iterator[tuple[Tensor, list[int]]]:
     """Runs of points that mix the same anchors: (indices of the points, indices of the anchors).
 
     A point with fewer anchors, such as a knot, joins the run beside it.
@@ -90,9 +145,9 @@ def _pieces(mixture: Tensor) -> Iterator[tuple[Tensor, list[int]]]:
     yield torch.tensor(rows), sorted(active) or [0]
 
 
-def _piece(
+def _run_of_points(
     network: nn.Module, anchors: list[Weights], c: Tensor, rows: Tensor, x: Tensor
-) -> Iterator[Block]:
+) -> Iterator[Part]:
     """Outputs over a run of points that all mix the same anchors with coefficients c: (P, K)."""
     stages = [_Stage(name, module) for name, module in chain(network)]
     in_place = not all(stage.plain for stage in stages)
@@ -108,23 +163,23 @@ def _piece(
     shared = {key: anchors[0][key] for key in keys & still}
     moving = [{key: w[key] for key in keys - still} for w in anchors]
     size = sum(value.numel() for value in moving[0].values())
-    for block in torch.arange(len(c)).split(max(1, POINT_FLOATS // max(size, 1))):
-        coefficients = c[block] if linear else torch.ones(len(block), 1)
-        uppers = [shared | mix(ck, moving) if moving[0] else shared for ck in c[block].tolist()]
+    for few in torch.arange(len(c)).split(max(1, POINT_FLOATS // max(size, 1))):  # p of P points
+        coefficients = c[few] if linear else torch.ones(len(few), 1)  # (p, K) or (p, 1)
+        uppers = [shared | mix(ck, moving) if moving[0] else shared for ck in c[few].tolist()]
         for images in _chunks(stages, anchors[0], x):
             # A layer that works in place must not reach the caller's images.
-            h = _run(below, anchors[0], x[images].clone() if in_place else x[images])
-            parts = [stages[first](w, h) for w in anchors] if linear else [h]
+            h = _run(below, anchors[0], x[images].clone() if in_place else x[images])  # (n, …)
+            parts = [stages[first](w, h) for w in anchors] if linear else [h]  # K or 1 × (n, …)
             if above:
                 room = torch.empty_like(parts[0])  # every point's mix is written here in turn
                 out = torch.empty(0)
                 for i, ck in enumerate(coefficients.tolist()):
-                    result = _run(above, uppers[i], _mix_into(room, ck, parts))
-                    out = out if i else result.new_empty(len(block), *result.shape)
+                    result = _run(above, uppers[i], _mix_into(room, ck, parts))  # (n, classes)
+                    out = out if i else result.new_empty(len(few), *result.shape)  # (p, n, classes)
                     out[i] = result
             else:
                 out = torch.einsum("pk,k...->p...", coefficients.to(h), torch.stack(parts))
-            yield rows[block], images, out
+            yield rows[few], images, out
 
 
 def _without_unread(network: nn.Module, anchors: list[Weights]) -> list[Weights]:

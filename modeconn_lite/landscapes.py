@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .paths import Sheet
+from .sheets import Sheet
 from .weights import Weights, check_weights, from_vector, inner, mix, norm, to_vector
 
 Normalise = Literal["filter", "length", "none"]
@@ -19,15 +19,19 @@ Normalise = Literal["filter", "length", "none"]
 def plane(
     a: Weights, b: Weights, c: Weights, *, margin: float = 0.25, name: str = "plane"
 ) -> Sheet:
-    """The plane through three weight vectors, as Garipov et al. (2018) draw it.
+    """The plane through three weight vectors [1]_.
 
     u runs from a to b, v at right angles towards c; a lies at (0, 0). The window is the three
-    points' bounding box, `margin` of its size wider on every side.
+    points' bounding box, made square and `margin` of its size wider on every side.
 
     Raises
     ------
     ValueError
-        If the three lie on one line, so that they span no plane.
+        If the three do not fit each other, or lie on one line, so that they span no plane.
+
+    References
+    ----------
+    .. [1] Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, 2018.
     """
     for label, w in (("b", b), ("c", c)):
         check_weights(w, like=a, name=label)
@@ -54,10 +58,25 @@ def random_directions(
 
     Parameters
     ----------
-    normalise : "filter", as Li et al. (2018): every filter or neuron (a slice along the first
-        axis) gets the length of the matching slice of the weights, and vectors such as biases
-        get zero. "length": the direction as a whole gets the weights' length. "none": each entry
-        is a standard normal.
+    weights : Weights
+        What the directions are made comparable with, and shaped as.
+    count : int
+        How many.
+    seed : int
+        What they are drawn under. The same seed gives the same directions on every device.
+    normalise : str
+        "filter" [1]_: every filter or neuron (a slice along the first axis) gets the length of
+        the matching slice of the weights, and vectors such as biases get zero. "length": the
+        direction as a whole gets the weights' length. "none": each entry is a standard normal.
+
+    Raises
+    ------
+    ValueError
+        If there is no such normalisation.
+
+    References
+    ----------
+    .. [1] Li et al., Visualizing the Loss Landscape of Neural Nets, 2018.
     """
     if normalise not in ("filter", "length", "none"):
         raise ValueError(f"normalise must be 'filter', 'length' or 'none', not {normalise!r}")
@@ -88,7 +107,13 @@ def _per_filter(direction: Tensor, like: Tensor) -> Tensor:
 def around(
     centre: Weights, directions: Sequence[Weights], *, reach: float = 1.0, name: str = "window"
 ) -> Sheet:
-    """centre + u · directions[0] + v · directions[1], for |u|, |v| ≤ reach."""
+    """The window centre + u · directions[0] + v · directions[1], for |u|, |v| ≤ reach.
+
+    Raises
+    ------
+    ValueError
+        If there are not two directions, or they do not fit the centre.
+    """
     if len(directions) != 2:
         raise ValueError(f"a window needs two directions, not {len(directions)}")
 
@@ -104,28 +129,51 @@ def trajectory_plane(
 ) -> tuple[Sheet, Tensor, Tensor]:
     """The plane that best holds a training trajectory: PCA around its last point.
 
+    Parameters
+    ----------
+    trajectory : sequence of three Weights or more
+        Snapshots, S of them.
+    margin : float
+        How much wider than the trajectory the window is on every side, as a share of its size.
+    name : str
+        How figures call the sheet.
+
     Returns
     -------
-    sheet : the plane, with the trajectory's end at (0, 0).
-    places : the trajectory projected on it, shape (snapshots, 2).
-    explained : share of the squared distance from the end that each axis holds, shape (2,).
-        High-dimensional random walks score high as well: it is no proof of a simple path.
+    sheet : Sheet
+        The plane, with the trajectory's end at (0, 0).
+    places : Tensor, shape (S, 2)
+        The trajectory projected on it.
+    explained : Tensor, shape (2,)
+        Share of the squared distance from the end that each axis holds. High-dimensional random
+        walks score high as well: it is no proof of a simple path.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three snapshots, they do not fit each other, or they span no
+        plane.
+
+    Notes
+    -----
+    S² inner products of weight vectors, and S weight vectors held as one matrix.
     """
     if len(trajectory) < 3:
         raise ValueError(f"PCA needs at least three snapshots, not {len(trajectory)}")
     last = trajectory[-1]
     for k, w in enumerate(trajectory):
         check_weights(w, like=last, name=f"snapshot {k}")
-    end = to_vector(last)
-    steps = torch.stack([to_vector({key: w[key] for key in last}) - end for w in trajectory])
+    end = to_vector(last)  # (D,)
+    rows = [to_vector({key: w[key] for key in last}) - end for w in trajectory]
+    steps = torch.stack(rows)  # (S, D)
     # Eigenvectors of the small Gram matrix instead of an SVD of snapshots × parameters.
     squares, left = torch.linalg.eigh((steps @ steps.T).double().cpu())
-    squares, left = squares.flip(0).clamp(min=0), left.flip(1)
+    squares, left = squares.flip(0).clamp(min=0), left.flip(1)  # (S,), (S, S), largest first
     if squares[1] <= 1e-12 * squares[0] or squares[0] == 0:
         raise ValueError("the trajectory stays on one line or one point; it spans no plane")
     lengths = squares[:2].sqrt()
-    axes = (left[:, :2] / lengths).T.to(steps) @ steps
-    places = left[:, :2] * lengths
+    axes = (left[:, :2] / lengths).T.to(steps) @ steps  # (2, D), orthonormal
+    places = left[:, :2] * lengths  # (S, 2)
     directions = [from_vector(axis, last) for axis in axes]
     sheet = around(last, directions, name=name)
     window = _window([tuple(p) for p in places.tolist()], margin)

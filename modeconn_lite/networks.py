@@ -23,7 +23,14 @@ class HeConv2d(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """x + W₂ relu(W₁ x + b₁) + b₂: two linear layers around which the input is carried.
 
-    x: shape (images, width). The result has the same shape.
+    Its input and its result have shape (images, width).
+
+    Parameters
+    ----------
+    width : int
+        Of the stream that is carried.
+    hidden : int
+        Neurons between the two layers.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -40,7 +47,15 @@ def mlp(sizes: Sequence[int], *, bias: bool = True) -> nn.Sequential:
 
     Parameters
     ----------
-    sizes : input width, hidden widths, number of classes. Images are flattened.
+    sizes : sequence of int
+        Input width, hidden widths, number of classes. Images are flattened.
+    bias : bool
+        Whether the linear layers have biases.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two widths, or one is not positive.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes must hold at least two positive widths, not {tuple(sizes)}")
@@ -53,7 +68,15 @@ def mlp(sizes: Sequence[int], *, bias: bool = True) -> nn.Sequential:
 def residual_mlp(
     inputs: int, classes: int, *, width: int = 64, hidden: int = 64, blocks: int = 2
 ) -> nn.Sequential:
-    """A small residual MLP: a linear layer in, `blocks` residual blocks, a linear layer out."""
+    """A small residual MLP: a linear layer in, `blocks` residual blocks, a linear layer out.
+
+    Parameters
+    ----------
+    inputs, classes : int
+        Widths of the input, which is flattened, and of the output.
+    width, hidden, blocks : int
+        Of the residual stream, of each block's hidden layer, and how many blocks.
+    """
     body = [ResidualBlock(width, hidden) for _ in range(blocks)]
     return nn.Sequential(
         nn.Flatten(), nn.Linear(inputs, width), *body, nn.ReLU(), nn.Linear(width, classes)
@@ -61,9 +84,22 @@ def residual_mlp(
 
 
 def cnn3(channels: int = 32, *, side: int = 28, classes: int = 10) -> nn.Sequential:
-    """The 3-convolution network of Kuditipudi et al. (2019): 3×3 'same', no biases, no pooling.
+    """Three 3×3 'same' convolutions and a linear layer, without biases and pooling [1]_.
 
     Input: shape (images, 1, side, side).
+
+    Parameters
+    ----------
+    channels : int
+        Filters of each convolution.
+    side : int
+        Height and width of an image.
+    classes : int
+
+    References
+    ----------
+    .. [1] Kuditipudi et al., Explaining Landscape Connectivity of Low-cost Solutions for
+       Multilayer Nets, 2019.
     """
     layers: list[nn.Module] = []
     for width_in in (1, channels, channels):
@@ -74,9 +110,14 @@ def cnn3(channels: int = 32, *, side: int = 28, classes: int = 10) -> nn.Sequent
 
 
 def conv2fc1(classes: int = 10) -> nn.Sequential:
-    """Conv2FC1 of Anokhin and Yarotsky (2020): two 5×5 convolutions, then 3136 → classes.
+    """Conv2FC1 [1]_: two 5×5 convolutions, then a linear layer 3136 → classes.
 
     Input: shape (images, 3, 32, 32).
+
+    References
+    ----------
+    .. [1] Anokhin and Yarotsky, Low-loss Connection of Weight Vectors: Distribution-based
+       Approaches, 2020.
     """
     layers: list[nn.Module] = []
     for width_in, width_out in ((3, 32), (32, 64)):
@@ -92,10 +133,27 @@ VGG_BLOCKS = {
 
 
 def vgg(depth: int = 16, *, classes: int = 10, dropout: float = 0.5) -> nn.Sequential:
-    """VGG-11 or VGG-16 for 32×32 images, without BatchNorm, as in Garipov et al. (2018).
+    """VGG-11 or VGG-16 for 32×32 images, without BatchNorm [1]_.
 
     Input: shape (images, 3, 32, 32). The classifier is 512-512-512-classes with dropout before
     its first two linear layers while training; evaluation leaves nothing out.
+
+    Parameters
+    ----------
+    depth : int
+        11 or 16 layers with weights.
+    classes : int
+    dropout : float
+        The share of neurons that is left out.
+
+    Raises
+    ------
+    ValueError
+        If the depth is another.
+
+    References
+    ----------
+    .. [1] Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, 2018.
     """
     if depth not in VGG_BLOCKS:
         raise ValueError(f"depth must be one of {tuple(VGG_BLOCKS)}, not {depth}")

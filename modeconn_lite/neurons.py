@@ -1,155 +1,44 @@
 """A neuron is a row: the view of a network that permutes, mutes, swaps and rescales its neurons.
 
-`hidden_layers` derives from the network itself which slices of which tensors belong to the same
-neuron (for a convnet: to the same filter). Everything else here is indexing along those slices.
+`layout.hidden_layers` derives from the network itself which slices of which tensors belong to the
+same neuron (for a convnet: to the same filter). Everything here is indexing along those slices.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from .networks import ResidualBlock, chain
+from .layout import BATCH_NORMS, Hidden, Slice, hidden_layers
 from .weights import Weights
 
-# Modules that act on each channel alone. The first kind commutes with positive scaling as well.
-HOMOGENEOUS = (
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.Identity,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Flatten,
-)
-POINTWISE = (
-    *(nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Softplus),
-    *(nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
-)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+__all__ = [
+    "Hidden",
+    "Slice",
+    "butterflies",
+    "hidden_layers",
+    "mute",
+    "permute",
+    "reordered",
+    "scale",
+    "swap",
+    "with_butterflies",
+]
 
-
-@dataclass(frozen=True)
-class Slice:
-    """Where a layer's neurons stand in one tensor.
-
-    axis 0: what a neuron receives or owns; axis 1: what reads it, `block` columns for each neuron
-    (after a flattened convolution, one for every pixel).
-    """
-
-    tensor: str
-    axis: int
-    block: int = 1
-
-
-@dataclass(eq=False)
-class Hidden:
-    """One hidden layer: neurons or filters that share one order.
-
-    Attributes
-    ----------
-    name : of the layer that computes it (the first one, for a residual stream).
-    size : number of neurons.
-    slices : every place where they stand; a residual stream has many.
-    homogeneous : whether positive factors pass through to the readers, as through ReLU.
-    """
-
-    name: str
-    size: int
-    slices: list[Slice] = field(default_factory=list, repr=False)
-    homogeneous: bool = True
-
-    @property
-    def incoming(self) -> list[str]:
-        """Tensors with one row for each neuron: weights, biases, BatchNorm's vectors."""
-        return [s.tensor for s in self.slices if s.axis == 0]
-
-    @property
-    def outgoing(self) -> list[Slice]:
-        """Slices of the layers that read the neurons."""
-        return [s for s in self.slices if s.axis == 1]
-
-
-def hidden_layers(network: nn.Module) -> list[Hidden]:
-    """The hidden layers of an MLP, a convnet or a residual MLP, in order.
-
-    Raises
-    ------
-    ValueError
-        For anything that is not understood; the message names the layer.
-    """
-    layers: list[Hidden] = []
-    stream: Hidden | None = None  # the neurons that flow at this point; None: the inputs
-    for name, module in chain(network):
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            stream = _read_and_start(name, module, stream, layers)
-        elif isinstance(module, BATCH_NORMS):
-            _check_owner(name, module, stream)
-            owned = ("weight", "bias", "running_mean", "running_var")
-            stream.slices += [Slice(f"{name}.{key}", 0) for key in owned]  # type: ignore[union-attr]
-        elif isinstance(module, ResidualBlock):
-            _check_owner(name, module, stream)
-            inner = _read_and_start(f"{name}.enter", module.enter, stream, layers)
-            inner.slices.append(Slice(f"{name}.leave.weight", 1))
-            stream.slices += _rows(f"{name}.leave", module.leave)  # type: ignore[union-attr]
-        elif isinstance(module, POINTWISE):
-            if stream is not None:
-                stream.homogeneous = False
-        elif not isinstance(module, HOMOGENEOUS) or (
-            isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1)
-        ):
-            raise ValueError(
-                f"layer {name or type(network).__name__!r} is {type(module).__name__}, whose"
-                " neurons are not understood; use nn.Sequential of Linear, Conv2d, BatchNorm,"
-                " pooling, dropout, Flatten, activations and ResidualBlock"
-            )
-    return [layer for layer in layers if layer is not stream]  # outputs keep their order
-
-
-def _read_and_start(
-    name: str, module: nn.Linear | nn.Conv2d, stream: Hidden | None, layers: list[Hidden]
-) -> Hidden:
-    """Let a linear layer read the stream, and start the stream of its own neurons."""
-    if isinstance(module, nn.Conv2d):
-        inputs, size = module.in_channels, module.out_channels
-        if module.groups != 1:
-            raise ValueError(f"layer {name!r} has {module.groups} groups; only one is understood")
-    else:
-        inputs, size = module.in_features, module.out_features
-    if stream is not None:
-        block, rest = divmod(inputs, stream.size)
-        if rest or (block > 1 and isinstance(module, nn.Conv2d)):
-            raise ValueError(
-                f"layer {name!r} reads {inputs} inputs, but layer {stream.name!r} has"
-                f" {stream.size} neurons, and no whole number of inputs for each"
-            )
-        stream.slices.append(Slice(f"{name}.weight", 1, block))
-    started = Hidden(name, size, _rows(name, module))
-    layers.append(started)
-    return started
-
-
-def _rows(name: str, module: nn.Linear | nn.Conv2d) -> list[Slice]:
-    keys = ("weight",) if module.bias is None else ("weight", "bias")
-    return [Slice(f"{name}.{key}", 0) for key in keys]
-
-
-def _check_owner(name: str, module: nn.Module, stream: Hidden | None) -> None:
-    if stream is None:
-        raise ValueError(
-            f"layer {name!r} ({type(module).__name__}) stands before any neurons; move it behind"
-            " the first Linear or Conv2d layer"
-        )
+Orders = Mapping[str, Tensor | Sequence[int]]
 
 
 def butterflies(weights: Weights, layer: Hidden) -> Tensor:
     """One row for each neuron: what it receives and owns, then what reads it. Shape (n, D).
 
     For a layer of a plain MLP: [incoming weights | bias | outgoing weights].
+
+    Parameters
+    ----------
+    weights : Weights
+        Slices of the layer in tensors that are not among them are left out.
+    layer : Hidden
+        One of `hidden_layers`.
     """
     return torch.cat(
         [_by_neuron(weights[s.tensor], s, layer.size) for s in _own(weights, layer)], 1
@@ -157,7 +46,13 @@ def butterflies(weights: Weights, layer: Hidden) -> Tensor:
 
 
 def with_butterflies(weights: Weights, layer: Hidden, rows: Tensor) -> Weights:
-    """The inverse of `butterflies`: weights with this layer's neurons replaced by these rows."""
+    """The inverse of `butterflies`: weights with this layer's neurons replaced by these rows.
+
+    Raises
+    ------
+    ValueError
+        If the rows do not have the shape (n, D) that `butterflies` gives.
+    """
     places = _own(weights, layer)
     widths = [weights[s.tensor].numel() // layer.size for s in places]
     if rows.shape != (layer.size, sum(widths)):
@@ -171,30 +66,45 @@ def with_butterflies(weights: Weights, layer: Hidden, rows: Tensor) -> Weights:
     return changed
 
 
-def permute(
-    network: nn.Module, weights: Weights, orders: Mapping[str, Tensor | Sequence[int]]
-) -> Weights:
+def permute(network: nn.Module, weights: Weights, orders: Orders) -> Weights:
     """Reorder hidden neurons: neuron `orders[name][i]` of layer `name` moves to place i.
 
     The function of the network stays the same. Running statistics of BatchNorm are reordered too
-    if they are among `weights`. Layers that are not named stay as they are. One gather a tensor.
+    if they are among `weights`. Layers that are not named stay as they are.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture.
+    weights : Weights
+    orders : dict of str to integers, shape (n,)
+        For some hidden layers, a permutation of their n neurons.
 
     Raises
     ------
     ValueError
         If a name is no hidden layer, or an order no permutation of its neurons.
+
+    Notes
+    -----
+    One gather a tensor.
     """
-    layers = {layer.name: layer for layer in hidden_layers(network)}
+    return reordered(hidden_layers(network), weights, orders)
+
+
+def reordered(layers: Sequence[Hidden], weights: Weights, orders: Orders) -> Weights:
+    """`permute` for a network whose hidden layers are known: for those who do it many times."""
+    known = {layer.name: layer for layer in layers}
     index: dict[str, list[Tensor | None]] = {}
     for name, order in orders.items():
-        layer = _named(layers, name)
+        layer = _named(known, name)
         order = torch.as_tensor(order, dtype=torch.int64).cpu()
         if order.shape != (layer.size,) or not torch.equal(
             order.sort().values, torch.arange(layer.size)
         ):
             raise ValueError(f"the order of layer {name!r} is no permutation of {layer.size}")
         for s in _own(weights, layer):
-            columns = order[:, None] * s.block + torch.arange(s.block)
+            columns = order[:, None] * s.each + torch.arange(s.each)  # (n, each)
             index.setdefault(s.tensor, [None, None])[s.axis] = columns.reshape(-1)
     changed = dict(weights)
     for tensor, (rows, columns) in index.items():
@@ -209,7 +119,13 @@ def permute(
 
 
 def swap(network: nn.Module, weights: Weights, name: str, i: int, j: int) -> Weights:
-    """Exchange neurons i and j of one hidden layer; the function stays the same."""
+    """Exchange neurons i and j of one hidden layer; the function stays the same.
+
+    Raises
+    ------
+    ValueError
+        If the name is no hidden layer, or a neuron is not there.
+    """
     size = _named({layer.name: layer for layer in hidden_layers(network)}, name).size
     if not (0 <= i < size and 0 <= j < size):
         raise ValueError(f"layer {name!r} has neurons 0 to {size - 1}; there is no {max(i, j)}")
@@ -230,6 +146,16 @@ def mute(
     Their outgoing weights are zero; those of the kept ones grow by n / kept, to make up for the
     missing. Biases and incoming weights stay, which is right for any activation. (Scaling the
     layer's own outputs instead, as some code does, needs a homogeneous network without biases.)
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture.
+    weights : Weights
+    kept : dict of str to integers, shape (k,)
+        For some hidden layers, which neurons go on being read.
+    rescale : bool
+        Whether to make up for the missing.
 
     Raises
     ------
@@ -260,6 +186,14 @@ def scale(
 
     Through ReLU and its kin the function stays the same. Biases scale with the incoming weights;
     behind BatchNorm, its own weight and bias scale and the layer before it need not.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture.
+    weights : Weights
+    factors : dict of str to floats, shape (n,)
+        For some hidden layers, a positive factor for each neuron.
 
     Raises
     ------
@@ -313,5 +247,5 @@ def _from_neuron(rows: Tensor, s: Slice, shape: torch.Size) -> Tensor:
 
 def _times(tensor: Tensor, s: Slice, factor: Tensor) -> Tensor:
     """The tensor with each neuron's slice multiplied by its factor."""
-    factor = factor.to(tensor).repeat_interleave(s.block)
+    factor = factor.to(tensor).repeat_interleave(s.each)
     return tensor * factor.view([-1 if axis == s.axis else 1 for axis in range(tensor.dim())])

@@ -1,16 +1,17 @@
-"""Paths and sheets in weight space. Almost every one is a mix of anchors,
+"""Paths in weight space. Almost every one is a mix of anchors,
 
     path(t) = sum_k c_k(t) · anchor_k,
 
 and keeps anchors and coefficients in sight, so that evaluation can use that a network's first
-layer is linear in its weights.
+layer is linear in its weights. What is no mix is a plain function of t.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import comb, inf
 from numbers import Integral
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -26,21 +27,45 @@ class Path:
 
     Parameters
     ----------
-    anchors : the K weight vectors that are mixed.
-    coefficients : maps t, shape (T,), float64, to the coefficients, shape (T, K).
-    name : how figures and tables call the path.
-    knots : where the path starts, bends and ends; profiles always include them.
-    domain : the smallest and largest t at which the path is defined.
+    anchors : sequence of Weights
+        The K weight vectors that are mixed.
+    coefficients : function
+        Maps t, shape (T,), float64, to the coefficients, shape (T, K).
+    name : str
+        How figures and tables call the path.
+    knots : sequence of float
+        Where the path starts, bends and ends; profiles always include them.
+    domain : pair of float
+        The smallest and largest t at which the path is defined.
+    labels : sequence of str
+        A word for each piece between two knots, or none at all.
+
+    Raises
+    ------
+    ValueError
+        If anchors do not fit each other, knots do not rise from 0 to 1, or there is not one
+        label for each piece.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import Path
+    >>> a, b = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+    >>> slow_start = Path((a, b), lambda t: torch.stack([1 - t**2, t**2], 1), "slow start")
+    >>> slow_start(0.5)
+    {'w': tensor([0.2500, 0.2500])}
     """
 
-    anchors: tuple[Weights, ...]
+    anchors: Sequence[Weights]
     coefficients: Coefficients = field(repr=False)
     name: str = "path"
-    knots: tuple[float, ...] = (0.0, 1.0)
+    knots: Sequence[float] = (0.0, 1.0)
     domain: tuple[float, float] = (0.0, 1.0)
+    labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_anchors(self.anchors, self.name)
+        _check_pieces(self)
 
     def mixture(self, t: Sequence[float] | Tensor) -> Tensor:
         """Coefficients of the anchors at each t: shape (T, K), float64, on the CPU."""
@@ -50,6 +75,10 @@ class Path:
     def __call__(self, t: float) -> Weights:
         """Weights at t. At a knot whose mix is a single anchor, that anchor to the bit."""
         return mix(self.mixture([t])[0], self.anchors)
+
+    def corners(self) -> list[Weights]:
+        """The weights at the knots."""
+        return [self(t) for t in self.knots]
 
     def length(self, points: int = 1001) -> float:
         """Euclidean length from t = 0 to t = 1, by chords between `points` times and the knots."""
@@ -61,15 +90,13 @@ class Path:
         Chord lengths come from inner products of anchors, of those that a step changes together:
         at most K² of them, some 2 K for a polychain, whatever T.
         """
-        steps = self.mixture(t).diff(dim=0)
+        steps = self.mixture(t).diff(dim=0)  # (T − 1, K)
         changed = (steps != 0).double()
-        gram = torch.zeros(len(self.anchors), len(self.anchors), dtype=torch.float64)
+        gram = torch.zeros(len(self.anchors), len(self.anchors), dtype=torch.float64)  # (K, K)
         for k, m in (changed.T @ changed).triu().nonzero().tolist():
             gram[k, m] = gram[m, k] = inner(self.anchors[k], self.anchors[m])
-        squared = ((steps @ gram) * steps).sum(1)
-        return torch.cat([torch.zeros(1, dtype=torch.float64), squared.clamp(min=0).sqrt()]).cumsum(
-            0
-        )
+        squared = ((steps @ gram) * steps).sum(1)  # (T − 1,)
+        return from_steps(squared.clamp(min=0).sqrt())
 
     def __repr__(self) -> str:
         return f"Path({self.name}, {len(self.anchors)} anchors, {len(self.knots) - 1} pieces)"
@@ -77,18 +104,39 @@ class Path:
 
 @dataclass(frozen=True)
 class FunctionPath:
-    """A path that is no mix of anchors: a plain function of t, with the same knots and domain."""
+    """A path that is no mix of anchors: a plain function of t, with the same knots and domain.
+
+    Parameters
+    ----------
+    function : function of t that gives Weights
+    name, knots, domain, labels
+        As for `Path`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import FunctionPath
+    >>> circle = FunctionPath(lambda t: {"w": torch.tensor([torch.pi * t]).cos()}, "circle")
+    >>> circle(1.0)
+    {'w': tensor([-1.])}
+    """
 
     function: Callable[[float], Weights] = field(repr=False)
     name: str = "path"
-    knots: tuple[float, ...] = (0.0, 1.0)
+    knots: Sequence[float] = (0.0, 1.0)
     domain: tuple[float, float] = (0.0, 1.0)
+    labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_pieces(self)
 
     def __call__(self, t: float) -> Weights:
+        """Weights at t, whatever the function gives."""
         return self.function(float(_times([t], self)[0]))
+
+    def corners(self) -> list[Weights]:
+        """The weights at the knots."""
+        return [self(t) for t in self.knots]
 
     def length(self, points: int = 101) -> float:
         """Euclidean length from t = 0 to t = 1, by chords; each costs a call of the function."""
@@ -96,92 +144,99 @@ class FunctionPath:
 
     def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
         """Length travelled from the first of the sorted times to each of them: shape (T,)."""
-        times, total = _times(t, self), [0.0]
-        before = self(float(times[0]))
-        for time in times[1:].tolist():
-            here = self(time)
-            total.append(total[-1] + distance(before, here))
-            before = here
-        return torch.tensor(total, dtype=torch.float64)
+        before, *others = _times(t, self).tolist()
+        steps, here = [], self(before)
+        for time in others:
+            last, here = here, self(time)
+            steps.append(distance(last, here))
+        return from_steps(steps)
 
 
 AnyPath = Path | FunctionPath
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A two-dimensional surface in weight space that is a mix of anchors.
-
-    Parameters
-    ----------
-    anchors : the K weight vectors that are mixed.
-    coefficients : maps points, shape (P, 2), float64, to the coefficients, shape (P, K).
-    extent : (u from, u to, v from, v to), the part of the surface that is shown.
-    marks : named points of the surface, such as {"A": (0.0, 0.0)}.
-    inside : whether each point belongs to the sheet, shape (P,); None if all do.
-    """
-
-    anchors: tuple[Weights, ...]
-    coefficients: Coefficients = field(repr=False)
-    name: str = "sheet"
-    extent: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
-    marks: dict[str, tuple[float, float]] = field(default_factory=dict)
-    inside: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def mixture(self, points: Sequence[Sequence[float]] | Tensor) -> Tensor:
-        """Coefficients of the anchors at each point: shape (P, K), float64.
-
-        Raises
-        ------
-        ValueError
-            If a point is not finite or lies outside a sheet that has a border.
-        """
-        p = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)
-        outside = ~torch.isfinite(p).all(1)
-        if self.inside is not None:
-            outside |= ~self.inside(p)
-        if outside.any():
-            raise ValueError(f"{self.name!r} has no point at (u, v) = {p[outside][0].tolist()}")
-        return self.coefficients(p)
-
-    def __call__(self, u: float, v: float) -> Weights:
-        return mix(self.mixture([[u, v]])[0], self.anchors)
+def as_path(path: AnyPath | Callable[[float], Weights]) -> AnyPath:
+    """The path itself; a plain function of t as a `FunctionPath`."""
+    if isinstance(path, Path | FunctionPath):
+        return path
+    return FunctionPath(path, getattr(path, "__name__", "path"))
 
 
 def segment(a: Weights, b: Weights, *, name: str = "linear") -> Path:
-    """The straight line (1 − t) a + t b. It goes on beyond both ends, so any t is allowed."""
+    """The straight line (1 − t) a + t b. It goes on beyond both ends, so any t is allowed.
+
+    Parameters
+    ----------
+    a, b : Weights
+        Where t is 0 and where it is 1.
+
+    Raises
+    ------
+    ValueError
+        If a and b differ in names, shapes, precision or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import segment
+    >>> line = segment({"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])})
+    >>> line(0.5), round(line.length(), 6)
+    ({'w': tensor([1.5000, 2.0000])}, 5.0)
+    """
     check_weights(b, like=check_weights(a, name="a"), name="b")
     return Path((a, b), lambda t: torch.stack([1 - t, t], 1), name, domain=(-inf, inf))
 
 
-def polychain(points: Sequence[Weights], *, name: str = "polychain") -> Path:
+def polychain(
+    points: Sequence[Weights], *, name: str = "polychain", labels: Sequence[str] = ()
+) -> Path:
     """Straight lines through the given weights in turn, equal time for each.
 
-    Garipov et al. (2018): sum_j max(0, 1 − |t (n − 1) − j|) w_j. Only the two ends of the piece
-    that t is on have a coefficient other than zero.
+    sum_j max(0, 1 − |t (n − 1) − j|) w_j [1]_. Only the two ends of the piece that t is on have a
+    coefficient other than zero.
+
+    Parameters
+    ----------
+    points : sequence of two Weights or more
+    labels : sequence of str
+        A word for each line, or none at all.
+
+    References
+    ----------
+    .. [1] Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import polychain
+    >>> corners = [{"w": torch.tensor(p)} for p in ([0.0, 0.0], [3.0, 0.0], [3.0, 4.0])]
+    >>> path = polychain(corners)
+    >>> path(0.75), round(path.length(), 6), path.knots
+    ({'w': tensor([3., 2.])}, 7.0, (0.0, 0.5, 1.0))
     """
-    if len(points) < 2:
-        raise ValueError(f"a polychain needs at least two points, not {len(points)}")
-    last = len(points) - 1
+    last = _at_least_two(points, "a polychain") - 1
     nodes = torch.arange(last + 1, dtype=torch.float64)
 
     def coefficients(t: Tensor) -> Tensor:
         return (1 - (t[:, None] * last - nodes).abs()).clamp(min=0)
 
-    return Path(tuple(points), coefficients, name, tuple(j / last for j in range(last + 1)))
+    knots = tuple(j / last for j in range(last + 1))
+    return Path(tuple(points), coefficients, name, knots, labels=tuple(labels))
 
 
 def bezier(points: Sequence[Weights], *, name: str = "Bézier") -> Path:
     """The Bézier curve with these control points; it passes through the first and the last.
 
     Coefficients are Bernstein's: binom(n, j) tʲ (1 − t)ⁿ⁻ʲ for n + 1 points.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import bezier
+    >>> bezier([{"w": torch.tensor([x])} for x in (0.0, 1.0, 0.0)])(0.5)
+    {'w': tensor([0.5000])}
     """
-    if len(points) < 2:
-        raise ValueError(f"a Bézier curve needs at least two points, not {len(points)}")
-    n = len(points) - 1
+    n = _at_least_two(points, "a Bézier curve") - 1
 
     def coefficients(t: Tensor) -> Tensor:
         return torch.stack([comb(n, j) * t**j * (1 - t) ** (n - j) for j in range(n + 1)], 1)
@@ -189,39 +244,87 @@ def bezier(points: Sequence[Weights], *, name: str = "Bézier") -> Path:
     return Path(tuple(points), coefficients, name)
 
 
-def triangle(a: Weights, b: Weights, c: Weights, *, name: str = "triangle") -> Sheet:
-    """The flat triangle (1 − u − v) a + u b + v c, for u, v ≥ 0 and u + v ≤ 1."""
-
-    def coefficients(p: Tensor) -> Tensor:
-        return torch.cat([1 - p.sum(1, keepdim=True), p], 1)
-
-    def inside(p: Tensor) -> Tensor:
-        return (p >= -1e-9).all(1) & (p.sum(1) <= 1 + 1e-9)
-
-    marks = {"A": (0.0, 0.0), "B": (1.0, 0.0), "C": (0.0, 1.0)}
-    return Sheet((a, b, c), coefficients, name, marks=marks, inside=inside)
+def _at_least_two(points: Sequence[Weights], what: str) -> int:
+    if len(points) < 2:
+        raise ValueError(f"{what} needs at least two points, not {len(points)}")
+    return len(points)
 
 
+@overload
+def backward(path: Path) -> Path: ...
+@overload
+def backward(path: FunctionPath) -> FunctionPath: ...
 def backward(path: AnyPath) -> AnyPath:
-    """The same path walked from its end to its start."""
+    """The same path walked from its end to its start.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import backward, segment
+    >>> backward(segment({"w": torch.zeros(1)}, {"w": torch.ones(1)}))(0.25)
+    {'w': tensor([0.7500])}
+    """
     low, high = path.domain
-    knots = tuple(1 - t for t in reversed(path.knots))
-    changes = {"knots": knots, "domain": (1 - high, 1 - low)}
+    changes = {
+        "knots": tuple(1 - t for t in reversed(path.knots)),
+        "domain": (1 - high, 1 - low),
+        "labels": tuple(reversed(path.labels)),
+    }
     if isinstance(path, FunctionPath):
         return replace(path, function=lambda t: path.function(1 - t), **changes)
     return replace(path, coefficients=lambda t: path.coefficients(1 - t), **changes)
 
 
+@overload
+def concat(*paths: Path, name: str = "path") -> Path: ...
+@overload
+def concat(*paths: AnyPath, name: str = "path") -> AnyPath: ...
 def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
     """Walk several paths one after another; each piece between two knots takes equal time.
 
-    The result is a mix if all the parts are, else a plain function of t.
+    The result is a mix if all the parts are, else a plain function of t. It keeps labels if any
+    part has them.
 
     Raises
     ------
     ValueError
         If a path does not start where the one before it ends.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import concat, segment
+    >>> a, b, c = ({"w": torch.tensor([float(k)])} for k in range(3))
+    >>> concat(segment(a, b), segment(b, c))(0.75)
+    {'w': tensor([1.5000])}
     """
+    _check_joints(paths)
+    pieces = [len(path.knots) - 1 for path in paths]
+    shares = [count / sum(pieces) for count in pieces]
+    starts = [before / sum(pieces) for before in accumulate(pieces, initial=0)]
+    knots = [0.0]
+    for path, start, share in zip(paths, starts, shares, strict=False):
+        knots += [start + share * t for t in path.knots[1:]]
+    knots[-1] = 1.0
+    labels: tuple[str, ...] = ()
+    if any(path.labels for path in paths):
+        each = (path.labels or [""] * n for path, n in zip(paths, pieces, strict=True))
+        labels = tuple(word for part in each for word in part)
+    shape = {"name": name, "knots": tuple(knots), "labels": labels}
+
+    mixes = [path for path in paths if isinstance(path, Path)]
+    if len(mixes) == len(paths):
+        anchors, coefficients = _joined_mixes(mixes, starts, shares)
+        return Path(anchors, coefficients, **shape)
+
+    def function(t: float) -> Weights:
+        k = max(k for k in range(len(paths)) if t >= starts[k])
+        return paths[k](min((t - starts[k]) / shares[k], 1.0))
+
+    return FunctionPath(function, **shape)
+
+
+def _check_joints(paths: Sequence[AnyPath]) -> None:
     if not paths:
         raise ValueError("there is no path to walk; give at least one")
     for k, (one, two) in enumerate(pairwise(paths)):
@@ -231,46 +334,33 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
                 f"path {k + 1} ({two.name!r}) starts at distance {gap:.3g} from the end of path {k}"
                 f" ({one.name!r}); join them with a segment first"
             )
-    pieces = [len(path.knots) - 1 for path in paths]
-    total = sum(pieces)
-    starts = [sum(pieces[:k]) / total for k in range(len(paths))]
-    shares = [count / total for count in pieces]
-    knots = [0.0]
-    for path, start, share in zip(paths, starts, shares, strict=True):
-        knots += [start + share * t for t in path.knots[1:]]
-    knots[-1] = 1.0
 
-    if not all(isinstance(path, Path) for path in paths):
 
-        def function(t: float) -> Weights:
-            k = max(k for k, start in enumerate(starts) if t >= start)
-            return paths[k](min((t - starts[k]) / shares[k], 1.0))
-
-        return FunctionPath(function, name, tuple(knots))
-
-    mixes = [path for path in paths if isinstance(path, Path)]
+def _joined_mixes(
+    mixes: Sequence[Path], starts: Sequence[float], shares: Sequence[float]
+) -> tuple[tuple[Weights, ...], Coefficients]:
+    """Common anchors of mixes walked one after another, and their coefficients."""
+    known: dict[int, int] = {}  # identity of an anchor -> its place in the common list
     anchors: list[Weights] = []
-    columns = []  # where each path's anchors stand in the common list
+    columns = []  # where each path's anchors stand in it
+    for anchor in (anchor for path in mixes for anchor in path.anchors):
+        if id(anchor) not in known:
+            known[id(anchor)] = len(anchors)
+            anchors.append(anchor)
     for path in mixes:
-        places = []
-        for anchor in path.anchors:
-            seen = [k for k, known in enumerate(anchors) if known is anchor]
-            if not seen:
-                anchors.append(anchor)
-            places.append(seen[0] if seen else len(anchors) - 1)
-        columns.append(torch.tensor(places))
+        columns.append(torch.tensor([known[id(anchor)] for anchor in path.anchors]))
 
     def coefficients(t: Tensor) -> Tensor:
         result = torch.zeros(len(t), len(anchors), dtype=torch.float64)
-        which = torch.bucketize(t, torch.tensor(starts[1:], dtype=torch.float64), right=True)
+        inner_starts = torch.tensor(starts[1 : len(mixes)], dtype=torch.float64)
+        which = torch.bucketize(t, inner_starts, right=True)
         for k, path in enumerate(mixes):
             rows = (which == k).nonzero()[:, 0]
             local = ((t[rows] - starts[k]) / shares[k]).clamp(0, 1)
-            part = path.coefficients(local)
-            result[rows] = result[rows].index_add(1, columns[k], part)
+            result[rows] = result[rows].index_add(1, columns[k], path.coefficients(local))
         return result
 
-    return Path(tuple(anchors), coefficients, name, tuple(knots))
+    return tuple(anchors), coefficients
 
 
 def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 1.0)) -> Tensor:
@@ -278,8 +368,9 @@ def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 
 
     Parameters
     ----------
-    points : how many evenly spaced times from 0 to 1, or the times themselves. One that misses a
-        knot by rounding gives way to it.
+    points : int or times
+        How many evenly spaced times from 0 to 1, or the times themselves. One that misses a knot
+        by rounding gives way to it.
     """
     if isinstance(points, Integral):
         if points < 2:
@@ -291,6 +382,12 @@ def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 
     bends = torch.tensor(list(knots), dtype=torch.float64)
     beside = (t[:, None] - bends).abs().min(1).values > 1e-12
     return torch.cat([t[beside], bends]).unique()
+
+
+def from_steps(steps: Sequence[float] | Tensor) -> Tensor:
+    """Length travelled to each of T points, from the T − 1 lengths between them: shape (T,)."""
+    lengths = torch.as_tensor(steps, dtype=torch.float64)
+    return torch.cat([lengths.new_zeros(1), lengths]).cumsum(0)
 
 
 def _times(t: Sequence[float] | Tensor, path: AnyPath) -> Tensor:
@@ -306,14 +403,18 @@ def _times(t: Sequence[float] | Tensor, path: AnyPath) -> Tensor:
     return times.clamp(low, high)
 
 
-def _check(shape: AnyPath | Sheet) -> None:
-    """Anchors that fit each other, knots that run from 0 to 1."""
-    if not isinstance(shape, FunctionPath):
-        if not shape.anchors:
-            raise ValueError(f"{shape.name!r} has no anchors; a mix needs at least one")
-        for k, anchor in enumerate(shape.anchors):
-            check_weights(anchor, like=shape.anchors[0], name=f"anchor {k} of {shape.name!r}")
-    if not isinstance(shape, Sheet):
-        knots = shape.knots
-        if knots[0] != 0 or knots[-1] != 1 or any(a >= b for a, b in pairwise(knots)):
-            raise ValueError(f"the knots of {shape.name!r} must rise from 0 to 1, not {knots}")
+def check_anchors(anchors: Sequence[Weights], name: str) -> None:
+    """Refuse to mix no anchors at all, or such as do not fit each other."""
+    if not anchors:
+        raise ValueError(f"{name!r} has no anchors; a mix needs at least one")
+    for k, anchor in enumerate(anchors):
+        check_weights(anchor, like=anchors[0], name=f"anchor {k} of {name!r}")
+
+
+def _check_pieces(path: AnyPath) -> None:
+    """Knots that run from 0 to 1, and a label for each piece or none."""
+    knots, labels = path.knots, path.labels
+    if knots[0] != 0 or knots[-1] != 1 or any(a >= b for a, b in pairwise(knots)):
+        raise ValueError(f"the knots of {path.name!r} must rise from 0 to 1, not {knots}")
+    if labels and len(labels) != len(knots) - 1:
+        raise ValueError(f"{path.name!r} has {len(knots) - 1} pieces and {len(labels)} labels")

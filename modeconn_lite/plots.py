@@ -13,6 +13,7 @@ import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 
 from .data import Split
@@ -21,7 +22,7 @@ from .weights import Weights, apply
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#5b6470"
 INK = "#2b3138"
-CYCLE = (INK, GREEN, PINK, "#B8860B", "#56B4E9")  # blue and orange are kept for A and B
+CYCLE = (INK, GREEN, PINK, "#B8860B", "#56B4E9")  # blue and orange mean A and B
 REGIONS = LinearSegmentedColormap.from_list("regions", ["#f3b184", "#fbf7f2", "#86bfe3"])
 
 
@@ -67,7 +68,18 @@ def profiles(
     ax: Axes | None = None,
     ends: tuple[str, str] = ("A", "B"),
 ) -> Axes:
-    """Loss (nats) or accuracy along paths, each with its name; ends marked in their colours."""
+    """Loss (nats) or accuracy along paths, each with its name; ends marked in their colours.
+
+    Parameters
+    ----------
+    curves : dict of str to Profile
+        What the legend calls each path. The ends are marked on the first.
+    what : str
+        "loss" or "accuracy".
+    ax : Axes, optional
+    ends : pair of str
+        What the two ends are called.
+    """
     ax = _axes(ax)
     for (name, curve), dash in zip(curves.items(), _dashes(), strict=False):
         ax.plot(curve.t, getattr(curve, what), dash, label=name)
@@ -98,7 +110,18 @@ def survey(
 ) -> Axes:
     """Loss over a sheet on a logarithmic colour scale, with contours, marks and trajectories.
 
-    lines : trajectories to draw, each of shape (points, 2). top : clip the loss here (nats).
+    Light is low, as on every map of the book.
+
+    Parameters
+    ----------
+    seen : Survey
+    marks : dict of str to (u, v), optional
+        Named points.
+    lines : sequence of Tensor, shape (points, 2)
+        Trajectories.
+    ax : Axes, optional
+    top : float, optional
+        Where the loss is clipped, in nats.
     """
     ax = _axes(ax)
     loss = seen.loss.numpy()
@@ -107,15 +130,16 @@ def survey(
     levels = np.geomspace(low, high, 13)
     shown = np.clip(loss, low, high)
     norm = LogNorm(low, high)
-    picture = ax.contourf(seen.u, seen.v, shown, levels, cmap="cividis", norm=norm, extend="both")
+    picture = ax.contourf(seen.u, seen.v, shown, levels, cmap="viridis_r", norm=norm, extend="both")
     ax.contour(seen.u, seen.v, shown, levels[::2], colors="white", linewidths=0.5, alpha=0.6)
     for line in lines:
         ax.plot(*line.T, color="white", lw=3.5)
-        ax.plot(*line.T, color=PINK, lw=1.8, marker=".", ms=4)
+        ax.plot(*line.T, color=INK, lw=1.8, marker=".", ms=4)
     for name, (u, v) in (marks or {}).items():
         colour = {"A": BLUE, "B": ORANGE, "C": GREEN}.get(name, "white")
         ax.plot(u, v, "o", ms=9, color=colour, mec="white", mew=1.6)
-        ax.annotate(name, (u, v), (7, 6), textcoords="offset points", color="white", weight="bold")
+        label = ax.annotate(name, (u, v), (7, 6), textcoords="offset points", weight="bold")
+        label.set(color="white", path_effects=[withStroke(linewidth=2.5, foreground=INK)])
     bar = ax.figure.colorbar(picture, ax=ax, ticks=levels[::3], format="%.2g")
     bar.set_label("loss (nats)")
     ax.set(aspect="equal", xlabel="u", ylabel="v")
@@ -126,7 +150,19 @@ def survey(
 def regions(
     network: nn.Module, weights: Weights, split: Split, *, ax: Axes | None = None, reach=1.2
 ) -> Axes:
-    """Which class a two-class network gives to each point of the plane, and the data."""
+    """Which class a two-class network gives to each point of the plane, and the data.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture.
+    weights : Weights
+    split : Split
+        Points of the plane, of which 150 a class are drawn.
+    ax : Axes, optional
+    reach : float
+        The window is |x|, |y| ≤ reach.
+    """
     ax = _axes(ax)
     side = torch.linspace(-reach, reach, 120)
     points = torch.cartesian_prod(side, side).flip(1)

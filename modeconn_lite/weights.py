@@ -2,6 +2,14 @@
 
 A network is an `nn.Module` used for its architecture alone. `apply` runs it with any weights and
 changes neither; nothing in this package writes into a caller's module or tensors.
+
+Examples
+--------
+>>> import torch
+>>> from modeconn_lite import Weights, apply
+>>> weights: Weights = {"weight": torch.eye(2), "bias": torch.ones(2)}
+>>> apply(torch.nn.Linear(2, 2), weights, torch.tensor([[3.0, 4.0]]))
+tensor([[4., 5.]])
 """
 
 import copy
@@ -23,7 +31,19 @@ Weights = dict[str, Tensor]
 
 
 def default_device() -> torch.device:
-    """`$MODECONN_DEVICE` if set, else the GPU if there is one, else the CPU."""
+    """`$MODECONN_DEVICE` if set, else the GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the variable holds no device's name.
+
+    Examples
+    --------
+    >>> from modeconn_lite import default_device
+    >>> default_device().type in ("cpu", "cuda", "mps")
+    True
+    """
     name = os.environ.get("MODECONN_DEVICE")
     try:
         return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -32,7 +52,15 @@ def default_device() -> torch.device:
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """A detached copy of a network's parameters, frozen ones too."""
+    """A detached copy of a network's parameters, frozen ones too.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import weights_of
+    >>> {name: tuple(w.shape) for name, w in weights_of(torch.nn.Linear(4, 3)).items()}
+    {'weight': (3, 4), 'bias': (3,)}
+    """
     return {name: p.detach().clone() for name, p in network.named_parameters()}
 
 
@@ -46,6 +74,16 @@ def fresh_weights(network: nn.Module, seed: int) -> Weights:
     ------
     ValueError
         If a layer has parameters but no `reset_parameters`: all seeds would share them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import distance, fresh_weights
+    >>> network = torch.nn.Linear(4, 3)
+    >>> distance(fresh_weights(network, 0), fresh_weights(network, 0))
+    0.0
+    >>> distance(fresh_weights(network, 0), fresh_weights(network, 1)) > 0.5
+    True
     """
     new = copy.deepcopy(network).cpu()
     with torch.random.fork_rng(devices=[]):
@@ -66,6 +104,27 @@ def apply(network: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     """Outputs of `network` on `x` with these weights, dropout off: shape (images, classes).
 
     BatchNorm uses the network's own running statistics; `evaluation` recomputes them.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture; its own weights play no part and are not touched.
+    weights : Weights
+    x : Tensor, shape (images, …)
+        On the weights' device and in their precision.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit the network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import apply, fresh_weights
+    >>> network = torch.nn.Linear(4, 3)
+    >>> apply(network, fresh_weights(network, 0), torch.ones(2, 4)).shape
+    torch.Size([2, 3])
     """
     _check_form(weights, dict(network.named_parameters()), "weights", type(network).__name__)
     return functional_call(for_evaluation(network, next(iter(weights.values()))), weights, (x,))
@@ -78,6 +137,14 @@ def check_weights(
     name: str = "weights",
 ) -> Weights:
     """Return `weights` if they are sound and fit `like`, else say what is wrong.
+
+    Parameters
+    ----------
+    weights : Weights
+    like : Weights or nn.Module, optional
+        What they must fit in names and shapes; other weights in precision and device too.
+    name : str
+        What messages call the weights.
 
     Raises
     ------
@@ -137,6 +204,24 @@ def mix(coefficients: Sequence[float] | Tensor, anchors: Sequence[Weights]) -> W
 
     Anchors whose coefficient is exactly zero cost nothing; a lone anchor with coefficient one is
     returned as it is, so that a path's ends are its anchors to the bit.
+
+    Parameters
+    ----------
+    coefficients : K floats or Tensor, shape (K,)
+    anchors : sequence of K Weights
+
+    Raises
+    ------
+    ValueError
+        If there are no anchors, not one coefficient for each, a coefficient that is not finite,
+        or anchors that differ in names or shapes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import mix
+    >>> mix([0.25, 0.75], [{"w": torch.zeros(2)}, {"w": torch.tensor([4.0, 8.0])}])
+    {'w': tensor([3., 6.])}
     """
     if not anchors or len(coefficients) != len(anchors):
         raise ValueError(f"{len(coefficients)} coefficients for {len(anchors)} anchors")
@@ -184,7 +269,15 @@ def norm(a: Weights) -> float:
 
 
 def distance(a: Weights, b: Weights) -> float:
-    """Euclidean distance between two weight vectors."""
+    """Euclidean distance between two weight vectors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite import distance
+    >>> distance({"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])})
+    5.0
+    """
     return norm(mix((1.0, -1.0), (a, b)))
 
 
@@ -194,7 +287,7 @@ def to(weights: Weights, target: torch.device | torch.dtype | str) -> Weights:
 
 
 def stack(many: Sequence[Weights]) -> Weights:
-    """Several networks' weights as one dictionary with a leading network axis."""
+    """Several networks' weights as one dictionary of tensors of shape (networks, …)."""
     return {key: torch.stack([w[key] for w in many]) for key in many[0]}
 
 
@@ -205,7 +298,16 @@ def unstack(stacked: Weights) -> list[Weights]:
 
 
 def save(weights: Weights, file: str | FilePath, metadata: dict[str, str] | None = None) -> None:
-    """Write weights as safetensors, all or nothing: a reader never sees half a file."""
+    """Write weights as safetensors, all or nothing: a reader never sees half a file.
+
+    Parameters
+    ----------
+    weights : Weights
+    file : path
+        Its folder is made if it is not there.
+    metadata : dict of str to str, optional
+        Stored beside the tensors and their order.
+    """
     file = FilePath(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -219,7 +321,13 @@ def save(weights: Weights, file: str | FilePath, metadata: dict[str, str] | None
 
 
 def load(file: str | FilePath) -> Weights:
-    """Read what `save` wrote; a damaged file is a `ValueError` that names it."""
+    """Read what `save` wrote, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; the message names it.
+    """
     try:
         with safe_open(file, "pt") as opened:
             order = json.loads((opened.metadata() or {}).get("order", "null"))

@@ -1,9 +1,8 @@
 """Small trained networks that ship with the package, and the recipes that made them.
 
-python -m modeconn_lite.zoo retrain digits        # train again and overwrite the file
+python -m modeconn_lite retrain digits        # train again and overwrite the file
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,19 @@ FOLDER = FilePath(__file__).parent / "zoo_files"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a set of networks was trained: all of it, so that it can be done again."""
+    """How a set of networks was trained: all of it, so that it can be done again.
+
+    Attributes
+    ----------
+    about : str
+        The set in a few words; it is stored with the weights.
+    dataset : str
+        As `data.load` knows it.
+    network : function
+        Makes the architecture.
+    seeds, epochs, rate, batch, augment
+        As for `train`.
+    """
 
     about: str
     dataset: str
@@ -83,12 +94,18 @@ RECIPES = {
 
 
 def names() -> tuple[str, ...]:
-    """The sets of networks that ship with the package."""
+    """Names of the sets of networks that ship with the package."""
     return tuple(RECIPES)
 
 
 def recipe(name: str) -> Recipe:
-    """How the set was trained."""
+    """How the set was trained.
+
+    Raises
+    ------
+    ValueError
+        If there is no set of this name; the message lists those there are.
+    """
     if name not in RECIPES:
         raise ValueError(f"no networks called {name!r}; choose one of {names()}")
     return RECIPES[name]
@@ -125,14 +142,6 @@ def retrain(name: str, *, progress: bool = False) -> list[Weights]:
     ).weights
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m modeconn_lite.zoo", description=__doc__)
-    parser.add_argument("action", choices=["retrain"])
-    parser.add_argument("name", choices=names())
-    chosen = parser.parse_args(arguments)
-    weights = stack(retrain(chosen.name, progress=True))
-    save(weights, FOLDER / f"{chosen.name}.safetensors", {"recipe": recipe(chosen.name).about})
-
-
-if __name__ == "__main__":
-    main()
+def write(name: str, weights: Sequence[Weights]) -> None:
+    """Let these networks ship as the set of this name."""
+    save(stack(weights), FOLDER / f"{name}.safetensors", {"recipe": recipe(name).about})

@@ -1,4 +1,4 @@
-"""What several tests share: the built site, and a browser to open it in."""
+"""What all tests share: a busy machine is no failure; the built site; a browser to open it in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
+
+# A drawn example may take as long as it takes: pytest's own timeout ends what hangs.
+settings.register_profile("book", deadline=None)
+settings.load_profile("book")
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

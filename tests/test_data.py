@@ -99,7 +99,6 @@ def test_splits_and_crops_live_on_a_gpu_too():
     assert torch.equal(crops[0], crops[1].cpu())
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 12))
 def test_take_is_indexing(draw, n):
     whole = split(n)
@@ -238,7 +237,7 @@ def every_crop(image: torch.Tensor) -> set[bytes]:
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
     shape=st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),

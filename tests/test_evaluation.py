@@ -9,7 +9,8 @@ from torchvision.models import resnet18
 from modeconn_lite.data import Split
 from modeconn_lite.evaluation import Profile, evaluate, profile, profiles, survey
 from modeconn_lite.networks import mlp
-from modeconn_lite.paths import FunctionPath, polychain, segment, triangle
+from modeconn_lite.paths import FunctionPath, polychain, segment
+from modeconn_lite.sheets import triangle
 from modeconn_lite.weights import apply, fresh_weights, to, weights_of
 
 NETWORK = mlp((4, 6, 3))
@@ -124,7 +125,7 @@ def test_survey_of_a_triangle():
     assert seen.loss.shape == (5, 5)
     assert int(torch.isnan(seen.loss).sum()) == 10  # the other half of the square
     for (v, u), w in {(0, 0): A, (0, 4): B, (4, 0): C}.items():
-        assert float(seen.loss[v, u]) == pytest.approx(evaluate(NETWORK, w, SPLIT)[0])
+        assert float(seen.loss[v, u]) == pytest.approx(evaluate(NETWORK, w, SPLIT).loss)
 
 
 def test_reprs_are_short_and_stable():

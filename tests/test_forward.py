@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modeconn_lite import forward
-from modeconn_lite.dropout import walk
 from modeconn_lite.forward import outputs
+from modeconn_lite.methods.dropout import merged, walk
 from modeconn_lite.networks import cnn3, mlp, residual_mlp
-from modeconn_lite.paths import FunctionPath, bezier, concat, grid, polychain, segment, triangle
+from modeconn_lite.paths import FunctionPath, bezier, concat, grid, polychain, segment
+from modeconn_lite.sheets import triangle
 from modeconn_lite.weights import apply, fresh_weights, to
 
 NETWORKS = {
@@ -62,7 +63,7 @@ def test_outputs_equal_the_naive_loop(name, monkeypatch):
         assert torch.allclose(outputs(network, path, t, X), naive, atol=1e-10), label
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.lists(st.floats(-2, 2), min_size=2, max_size=4),
@@ -226,10 +227,10 @@ def test_a_dropout_path_costs_at_most_three_passes_a_piece(hidden):
     names = [str(2 * k + 1) for k in range(len(hidden))]
     kept = [{n: [*first, 4] for n in names} for first in ([0, 2, 3], [1, 2, 5])]
     kept = [{n: k[n][: h // 2] for n, h in zip(names, hidden, strict=True)} for k in kept]
-    whole = walk(network, a, b, *kept).merged()
-    assert ("c" in whole.moves) == (len(hidden) > 1)
-    pieces, t = len(whole.moves), grid(20 * len(whole.moves) + 1, whole.path().knots)
-    rows = count_rows(network, lambda: outputs(network, whole.path(), t, X))
+    whole = merged(walk(network, a, b, *kept))
+    assert ("c" in whole.labels) == (len(hidden) > 1)
+    pieces, t = len(whole.labels), grid(20 * len(whole.labels) + 1, whole.knots)
+    rows = count_rows(network, lambda: outputs(network, whole, t, X))
     shapes = [tuple(w.shape) for name, w in a.items() if w.dim() == 2]
     layers = {shape: shapes.count(shape) for shape in shapes}
     work = sum(rows[o, i] * o * i for o, i in layers)

@@ -7,6 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import refresh
+from book_site import ASSET
+
+from modeconn_lite.explorers.markup import asset
 
 CODE_LINES = 25
 
@@ -71,3 +74,24 @@ def test_no_paths_of_this_machine(path):
     content = path.read_text("utf8")
     for word in ("../data", "/home/", "/root/", "/Users/", str(refresh.ROOT)):
         assert word not in content
+
+
+def stale_assets(cells):
+    """Names of styles and scripts in outputs that are not today's."""
+    pages = [
+        o["data"]["text/html"] for c in cells for o in c.outputs if "text/html" in o.get("data", {})
+    ]
+    found = [match for page in pages for match in ASSET.finditer(page)]
+    return [m[2] for m in found if asset(m[2]) != m[0].partition(">")[2].rpartition("</")[0]]
+
+
+def test_explorers_carry_today_s_assets(code):
+    assert not stale_assets(code), "run `make refresh`"
+
+
+def test_an_older_asset_is_found():
+    old = '<style data-mc-asset="base.css">.mc-explorer { color: red }</style>'
+    new = f'<style data-mc-asset="base.css">{asset("base.css")}</style>'
+    for html, found in ((old, ["base.css"]), (new, [])):
+        output = nbformat.v4.new_output("display_data", {"text/html": html})
+        assert stale_assets([nbformat.v4.new_code_cell(outputs=[output])]) == found

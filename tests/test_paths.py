@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import (
     FunctionPath,
+    as_path,
     backward,
     bezier,
     concat,
+    from_steps,
     grid,
     polychain,
     segment,
-    triangle,
 )
 from modeconn_lite.weights import distance, fresh_weights, norm, to, to_vector
 
@@ -131,19 +132,6 @@ def test_anchors_must_fit():
         bezier([A])
 
 
-@given(times, times)
-def test_triangle_holds_its_corners_and_nothing_outside(u, v):
-    sheet = triangle(A, B, C)
-    for mark, corner in zip("ABC", (A, B, C), strict=True):
-        assert same(sheet(*sheet.marks[mark]), corner)
-    if u + v <= 1:
-        expected = (1 - u - v) * to_vector(A) + u * to_vector(B) + v * to_vector(C)
-        assert torch.allclose(to_vector(sheet(u, v)), expected, atol=1e-12)
-    elif u + v > 1 + 1e-6:
-        with pytest.raises(ValueError, match="has no point"):
-            sheet(u, v)
-
-
 def test_shapes_without_sense_are_refused():
     for knots in ((0.2, 0.8), (0.0, 0.5, 0.5, 1.0)):
         with pytest.raises(ValueError, match="must rise from 0 to 1"):
@@ -160,6 +148,51 @@ def test_a_small_gap_is_a_gap():
     near = {key: value + 1e-3 for key, value in C.items()}
     with pytest.raises(ValueError, match="starts at distance"):
         concat(segment(A, C), segment(near, B))
+
+
+LABELLED = polychain([A, C, D], labels=("up", "down"))
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_corners_are_the_weights_at_the_knots(path):
+    corners = path.corners()
+    assert len(corners) == len(path.knots)
+    assert all(same(corner, path(t)) for corner, t in zip(corners, path.knots, strict=True))
+
+
+@pytest.mark.parametrize("end", [segment(D, B), FunctionPath(segment(D, B))])
+def test_labels_stay_with_their_pieces(end):
+    """Through `concat`, `backward` and both of them, for mixes and for functions."""
+    whole = concat(LABELLED, end)
+    assert whole.labels == ("up", "down", "")
+    assert backward(whole).labels == ("", "down", "up")
+    assert same(backward(whole).corners()[2], whole.corners()[1])
+    twice = concat(backward(whole), LABELLED, segment(D, A))
+    assert twice.labels == ("", "down", "up", "up", "down", "")
+    assert concat(segment(A, B), segment(B, C)).labels == ()
+
+
+def test_a_label_for_each_piece_or_none():
+    with pytest.raises(ValueError, match="'polychain' has 2 pieces and 3 labels"):
+        polychain([A, C, D], labels="abc")
+    with pytest.raises(ValueError, match="'path' has 1 pieces and 2 labels"):
+        FunctionPath(segment(A, B), labels=("a", "b"))
+
+
+def test_a_plain_function_becomes_a_path_and_a_path_stays():
+    def curve(t):
+        return segment(A, B)(t)
+
+    found = as_path(curve)
+    assert (found.name, found.knots) == ("curve", (0.0, 1.0))
+    assert same(found(0.25), segment(A, B)(0.25))
+    for path in PATHS.values():
+        assert as_path(path) is path
+
+
+def test_steps_add_up():
+    assert from_steps([1, 0, 2.5]).tolist() == [0, 1, 1, 3.5]
+    assert from_steps([]).tolist() == [0]
 
 
 def test_grid_holds_the_knots_once():

@@ -174,3 +174,17 @@ def test_silenced_scripts_keep_warnings_and_errors():
     script = 'console.log(`a ${b}`); x && console.info("c"); console.warn("d"); console.error("e")'
     silent = book_site.silence(script)
     assert silent == 'void(`a ${b}`); x && void("c"); console.warn("d"); console.error("e")'
+
+
+def test_a_page_carries_each_asset_once(page):
+    names = [tag["data-mc-asset"] for tag in soup(page).select("[data-mc-asset]")]
+    assert sorted(names) == sorted(set(names))
+    kinds = {tag["data-kind"] for tag in soup(page).select(".mc-explorer")}
+    assert {f"{kind}.js" for kind in kinds} <= set(names)
+
+
+def test_once_keeps_the_first_and_what_is_no_asset():
+    style, script = '<style data-mc-asset="a.css">p{}</style>', "<script>start()</script>"
+    other = '<script data-mc-asset="a.js">1 < 2</script>'
+    page = f"<p>1</p>{style}{other}{script}<p>2</p>{style}{other}{script}"
+    assert book_site.once(page) == f"<p>1</p>{style}{other}{script}<p>2</p>{script}"

@@ -25,7 +25,7 @@ def test_networks_fit_and_are_good(name):
     for w in weights:
         assert list(w) == [key for key, _ in network.named_parameters()]
         check_weights(w, like=network)
-        assert evaluate(network, w, split)[1] >= (0.96 if name == "digits-dropout" else 0.97)
+        assert evaluate(network, w, split).accuracy >= (0.96 if name == "digits-dropout" else 0.97)
 
 
 def test_dropout_leaves_the_names_of_the_weights():
@@ -51,8 +51,8 @@ def test_retraining_gives_equal_quality(name, monkeypatch):
     few = type(recipe)(**(vars(recipe) | {"seeds": range(3)}))
     monkeypatch.setitem(zoo.RECIPES, name, few)
     split, network = data.load(recipe.dataset).test, zoo.network(name)
-    again = [evaluate(network, w, split)[1] for w in zoo.retrain(name)]
-    shipped = [evaluate(network, w, split)[1] for w in zoo.load(name)[:3]]
+    again = [evaluate(network, w, split).accuracy for w in zoo.retrain(name)]
+    shipped = [evaluate(network, w, split).accuracy for w in zoo.load(name)[:3]]
     assert sum(again) / 3 == pytest.approx(sum(shipped) / 3, abs=0.01)
 
 

@@ -4,7 +4,9 @@
    that is empty.
 2. A line under each title, "18 min read · runs in about 25 s on 2 CPU cores", and the directive
    ``{timings}`` with the same figures for the whole book.
-3. A silent console: the theme's scripts announce themselves there, ours do not.
+3. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
+   shows each in a frame apart.)
+4. A silent console: the theme's scripts announce themselves there, ours do not.
 
 `tools/refresh.py` uses the reading functions at the top, which need no Sphinx.
 """
@@ -190,6 +192,30 @@ def _timings_directive():
     return Timings
 
 
+# --- Assets of the explorers once a page ----------------------------------------------------------
+
+ASSET = re.compile(r'<(style|script) data-mc-asset="([^"]+)">.*?</\1>', re.DOTALL)
+
+
+def once(body: str) -> str:
+    """A page's HTML with each asset where it first stands and nowhere else."""
+    seen = set()
+
+    def first(match: re.Match) -> str:
+        name = match[2]
+        if name in seen:
+            return ""
+        seen.add(name)
+        return match[0]
+
+    return ASSET.sub(first, body)
+
+
+def _drop_repeated_assets(app, pagename, templatename, context, doctree) -> None:
+    if "body" in context:
+        context["body"] = once(context["body"])
+
+
 # --- A silent console ---------------------------------------------------------------------------
 
 CHATTY = ["sphinx-book-theme.js", "pydata-sphinx-theme.js", "togglebutton.js", "search.html"]
@@ -215,6 +241,7 @@ def setup(app):
     app.connect("config-inited", _configure)
     # After the theme has begun its list of header buttons (priority 501).
     app.connect("html-page-context", _add_to_page, priority=502)
+    app.connect("html-page-context", _drop_repeated_assets)
     app.connect("build-finished", _silence_theme)
     # A page opened as a file may not fetch others: search then shows titles without excerpts,
     # instead of one error for each. After documentation_options.js (200).

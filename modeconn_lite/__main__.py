@@ -1,0 +1,38 @@
+"""python -m modeconn_lite run EXPERIMENT | retrain NETWORKS"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import zoo
+from .records import EXPERIMENTS
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a published experiment again and write its record, or retrain networks that ship."""
+    parser = argparse.ArgumentParser(prog="python -m modeconn_lite", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="a published experiment; goes on where it stopped")
+    experiments = running.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
+    for name, experiment in EXPERIMENTS.items():
+        each = experiments.add_parser(name, help=experiment.about.replace("%", "%%"))
+        experiment.add_options(each)
+        each.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+        each.add_argument("--root", type=Path, help="cache folder (default: $MODECONN_DATA)")
+        each.add_argument("--fresh", action="store_true", help="measure everything again")
+        each.add_argument("--out", type=Path, default=Path("book/records"))
+    training = commands.add_parser("retrain", help="networks that ship with the package")
+    training.add_argument("networks", choices=zoo.names())
+
+    words = sys.argv[1:] if arguments is None else arguments
+    options = vars(parser.parse_args(words))
+    if options.pop("command") == "retrain":
+        zoo.write(options["networks"], zoo.retrain(options["networks"], progress=True))
+        return
+    experiment, out = EXPERIMENTS[options.pop("experiment")], options.pop("out")
+    command = f"python -m modeconn_lite {' '.join(words)}"
+    experiment.run(command=command, **options).write(out)
+
+
+if __name__ == "__main__":
+    main()

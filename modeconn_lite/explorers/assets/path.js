@@ -1,0 +1,62 @@
+/* A path: the slider steps over the points at which the network was evaluated. */
+(() => {
+  "use strict";
+  const { kinds, set, write, shown, readout, texts, choice, player } = globalThis.mcExplorers;
+
+  kinds.path = (root, data, { source, show }) => {
+    const slider = root.querySelector("input[type=range]");
+    const say = readout(root);
+    const [first, last] = data.span;
+    const charts = [...root.querySelectorAll(".mc-chart")].map((chart) => ({
+      chart,
+      of: chart.dataset.of,
+      ...data.charts[chart.dataset.of],
+      line: chart.querySelector(".mc-hair"),
+      dot: chart.querySelector(".mc-now circle"),
+      text: chart.querySelector(".mc-now text"),
+      curves: [...chart.querySelectorAll(".mc-curve")],
+    }));
+    let route = 0;
+
+    function draw() {
+      const sight = source.at(route, Number(slider.value));
+      const x = (100 * (sight.place.t - first)) / (last - first);
+      const after = data.beside.after.some(([low, high]) => low <= x && x <= high);
+      for (const { figure, top, form, below, line, dot, text } of charts) {
+        const value = sight.figures[figure];
+        const y = 100 * (1 - value / top);
+        set(line, { x1: `${x}%`, x2: `${x}%`, y1: `${y}%` });
+        set(dot, { cx: `${x}%`, cy: `${y}%` });
+        const dx = after ? data.beside.dx : -data.beside.dx;
+        set(text, { x: `${x}%`, y: `${y}%`, dx, dy: below, class: after ? "mc-after" : "mc-before" });
+        write(text, shown(value, form));
+      }
+      const words = texts(sight, data.forms);
+      say(words);
+      const spoken = `t = ${words.t}, test accuracy ${words["test accuracy"]}`;
+      slider.setAttribute("aria-valuetext", spoken);
+      show(sight.code);
+    }
+
+    choice([...root.querySelectorAll("button[name=curve]")], (of) => {
+      for (const each of charts) each.chart.hidden = each.of !== of;
+    });
+    choice([...root.querySelectorAll("button[name=path]")], (chosen) => {
+      const { place } = source.at(route, Number(slider.value));
+      route = Number(chosen);
+      for (const { curves } of charts) {
+        for (const curve of curves) {
+          const on = Number(curve.dataset.path) === route;
+          curve.classList.toggle("mc-on", on);
+          // The walked one on top, the ends' dots above it.
+          if (on) curve.parentNode.insertBefore(curve, curve.parentNode.querySelector(".mc-end"));
+        }
+      }
+      slider.max = source.count(route) - 1;
+      slider.value = source.nearest(route, place);
+      draw();
+    });
+    player(root, slider, draw, 6000 / Number(slider.max));
+    draw();
+  };
+})();

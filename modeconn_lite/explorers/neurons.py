@@ -1,0 +1,142 @@
+"""The neurons of one layer as a cloud of points that moves along a path."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Dataset
+from ..layout import Hidden, hidden_layers
+from ..look import Seen
+from ..neurons import butterflies
+from ..paths import AnyPath
+from ..tables import percent
+from ..weights import Weights
+from .path import PathExplorer
+from .views import View
+
+
+class Cloud:
+    """Neurons on the two axes along which those of A and B together vary most.
+
+    A code holds 16-bit integers: two coordinates of every neuron in hundredths of a per cent of
+    the picture, the cloud's spread, and t.
+    """
+
+    kind, x, css = "neurons", None, ""
+
+    def __init__(self, layer: Hidden, one: Weights, two: Weights) -> None:
+        self.layer, name = layer, layer.name
+        a, b = butterflies(one, layer), butterflies(two, layer)  # (n, D) each
+        both = torch.cat([a, b]).double().cpu()
+        if both.shape[1] < 2:
+            raise ValueError(
+                f"neurons of layer {name!r} have a single number each; a cloud needs two (count"
+                " outgoing weights too)"
+            )
+        self.mean = both.mean(0)
+        _, sizes, axes = torch.linalg.svd(both - self.mean, full_matrices=False)
+        turned = axes[torch.arange(2), axes[:2].abs().argmax(1)] < 0  # a sign that every run finds
+        self.axes = torch.where(turned[:, None], -axes[:2], axes[:2])
+        self.shown = float(sizes[:2].square().sum() / sizes.square().sum().clamp(min=1e-300))
+        far = float(((both - self.mean) @ self.axes.T).abs().max())
+        self.reach = 1.08 * far or 1.0  # neurons that are all alike stand in the middle
+        self.spreads = [float(rows.double().var(0).sum()) for rows in (a, b)]
+        self.ends = [self._places(rows).tolist() for rows in (a, b)]
+        self.json: dict[str, Any] = {}
+        self.caption = (
+            f"Dots: the {len(a)} neurons of layer {name}, seen along the two axes that show"
+            f" {percent(self.shown, 0)} of how those of A and B differ. Rings: where they are in A"
+            " (blue) and in B (orange). Spread: their variance over neurons, in all dimensions,"
+            " against the mean of the two ends."
+        )
+
+    def _places(self, rows: Tensor) -> Tensor:
+        """Per cent of the picture, from its upper left corner: (n, 2)."""
+        places = (rows.double().cpu() - self.mean) @ self.axes.T / self.reach
+        return 50 + 50 * places * torch.tensor([1.0, -1.0]).double()
+
+    def note(self, weights: Weights) -> tuple[Tensor, float]:
+        """Where the neurons are, (n, 2), and their variance in all dimensions."""
+        rows = butterflies(weights, self.layer)
+        return self._places(rows), float(rows.double().var(0).sum())
+
+    def encode(self, t: Tensor, seen: Seen) -> Tensor:
+        codes = []
+        for time, (places, variance) in zip(t.tolist(), seen.noted, strict=True):
+            share = min(max(time, 0.0), 1.0)
+            usual = (1 - share) * self.spreads[0] + share * self.spreads[1]
+            last = torch.tensor([[100 * variance / (usual or 1.0), 100 * share]]).double()
+            numbers = (100 * torch.cat([places, last])).round().clamp(-32768, 32767)
+            codes.append(numbers.to(torch.int16).reshape(-1).view(torch.uint8))
+        return torch.stack(codes)
+
+    def html(self, code: Tensor) -> str:
+        *places, (spread, t) = (code.view(torch.int16).view(-1, 2).double() / 100).tolist()
+        rings = "".join(
+            f'<circle class="mc-ring mc-{end}" r="4.5" cx="{x:.2f}%" cy="{y:.2f}%"/>'
+            for end, ring in zip("ab", self.ends, strict=True)
+            for x, y in ring
+        )
+        trails = "".join(
+            f'<line class="mc-trail" x1="{x:.2f}%" y1="{y:.2f}%" x2="{u:.2f}%" y2="{v:.2f}%"/>'
+            for (x, y), (u, v) in zip(self.ends[0], places, strict=True)
+        )
+        dots = "".join(
+            f'<circle class="mc-neuron" r="4.5" cx="{x:.2f}%" cy="{y:.2f}%"/>' for x, y in places
+        )
+        return (
+            f'<p class="mc-key"><b>neurons of layer {escape(self.layer.name)}</b> spread'
+            f' <b class="mc-count">{percent(spread / 100, 0)}</b> of the ends’</p>'
+            f'<div class="mc-cloud" style="--mc-t:{t:.4g}%"><svg role="img" aria-label="neurons of'
+            f' layer {escape(self.layer.name)} as points">{rings}{trails}{dots}</svg></div>'
+        )
+
+
+class NeuronExplorer(PathExplorer):
+    """A slider from A to B: loss and accuracy, and the neurons of one hidden layer as a cloud.
+
+    Parameters
+    ----------
+    network, paths, data, options
+        As for `PathExplorer`.
+    layer : str, optional
+        Name of a hidden layer, as `neurons.hidden_layers` gives it; the first if not given.
+    outgoing : bool
+        Whether outgoing weights count too, or only incoming weights and the bias.
+
+    Raises
+    ------
+    ValueError
+        As `PathExplorer`, and for a layer that is not there or has fewer than two neurons.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        paths: AnyPath | Callable[[float], Weights] | Sequence[AnyPath],
+        data: Dataset,
+        layer: str | None = None,
+        *,
+        outgoing: bool = True,
+        **options: Any,
+    ) -> None:
+        layers = {hidden.name: hidden for hidden in hidden_layers(network)}
+        if layer is None:
+            layer = next(iter(layers), "")
+        if layer not in layers or layers[layer].size < 2:
+            raise ValueError(
+                f"no hidden layer {layer!r} of two neurons or more; there are {tuple(layers)}"
+            )
+        hidden = layers[layer]
+        slices = [s for s in hidden.slices if outgoing or s.axis == 0]
+        self.layer = Hidden(hidden.name, hidden.size, slices)
+        super().__init__(network, paths, data, **options)
+
+    def _view(self, data: Dataset, images: int) -> View:
+        return Cloud(self.layer, self.routes[0](0.0), self.routes[0](1.0))
+
+    def _caption(self) -> str:
+        return super()._caption().replace("test images", "test data")

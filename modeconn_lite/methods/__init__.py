@@ -1,0 +1,33 @@
+"""The chapters' methods: which modules belong to which chapter, and every way to connect a and b.
+
+A chapter is one headline module, named first, and its helpers. A module that adds rows to the
+scoreboard declares them in a tuple `METHODS`.
+"""
+
+from . import base, dropout, repair, saddles, stability, symmetry
+from .base import Method
+
+CHAPTERS = {
+    1: (base,),
+    2: (symmetry, repair, saddles),
+    3: (dropout, stability),
+}
+METHODS: dict[str, Method] = {
+    method.key: method
+    for modules in CHAPTERS.values()
+    for module in modules
+    for method in getattr(module, "METHODS", ())
+}
+
+
+def method(key: str) -> Method:
+    """The method of this key.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists those there are.
+    """
+    if key not in METHODS:
+        raise ValueError(f"no method called {key!r}; choose one of {tuple(METHODS)}")
+    return METHODS[key]

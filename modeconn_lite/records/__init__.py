@@ -1,0 +1,39 @@
+"""Published experiments run again at their own size, and the records they leave.
+
+    python -m modeconn_lite run mnist-1hl --pairs 5
+
+One module for each file of book/records; `base` and `comparison` are what they share.
+"""
+
+import json
+from pathlib import Path as FilePath
+
+from . import mnist_1hl, mnist_cnn3_dropout
+from .base import Experiment, Lab, Record
+
+__all__ = ["EXPERIMENTS", "Experiment", "Lab", "Record", "read_record"]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (mnist_1hl, mnist_cnn3_dropout)
+}
+
+
+def read_record(file: str | FilePath) -> Record:
+    """Read a record of a paper-scale run.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or no record; the message names the command that makes it.
+    """
+    file = FilePath(file)
+    try:
+        content = json.loads(file.read_text())
+        record = Record(EXPERIMENTS[content["experiment"]], content)
+        repr(record)  # a record that cannot be shown is none
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is no record ({type(error).__name__}: {error}); make it with"
+            f" python -m modeconn_lite run {file.stem} --out {file.parent}"
+        ) from error
+    return record

@@ -1,0 +1,24 @@
+"""One hidden layer of 2000 on MNIST: the MNIST column of Anokhin and Yarotsky's Table 1."""
+
+from ..networks import mlp
+from .comparison import ENDS, Comparison
+
+EXPERIMENT = Comparison(
+    name="mnist-1hl",
+    about="784-2000-10 on MNIST, worst accuracy (%) along the path",
+    source="Anokhin and Yarotsky (2020), Table 1; optimiser details from the authors' code",
+    dataset="mnist",
+    network=lambda: mlp((784, 2000, 10)),
+    training={
+        "epochs": 30,
+        "rate": 0.01,
+        "batch": 128,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "plateau",
+    },
+    published={
+        "linear": {"train": (96.54, 0.40), "test": (95.87, 0.40)},
+        ENDS: {"train": (99.14, 0.01), "test": (98.01, 0.03)},
+    },
+)

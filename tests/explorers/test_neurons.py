@@ -1,0 +1,128 @@
+"""Neurons as points: what the codes hold, against what they stand for."""
+
+import base64
+import json
+import re
+
+import pytest
+import torch
+
+from modeconn_lite import data, networks, paths
+from modeconn_lite.explorers import NeuronExplorer
+from modeconn_lite.neurons import butterflies, hidden_layers, permute
+from modeconn_lite.weights import fresh_weights
+
+NETWORK = networks.mlp((64, 16, 12, 10))
+
+
+@pytest.fixture(scope="module")
+def ends():
+    return [fresh_weights(NETWORK, seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def explorer(ends):
+    routes = [paths.segment(*ends[:2]), paths.polychain([ends[0], ends[2], ends[1]])]
+    return NeuronExplorer(NETWORK, routes, data.load("digits"), "3", points=11)
+
+
+def decoded(explorer):
+    html = explorer._repr_html_()
+    content = json.loads(re.search(r'application/json">(.*?)</script>', html)[1])
+    for route in content["source"]["routes"]:
+        raw, t = bytearray(base64.b64decode(route["codes"])), route["axes"]["t"]
+        yield t, torch.frombuffer(raw, dtype=torch.int16).view(len(t), -1, 2)
+
+
+def test_codes_are_places_spread_and_time(explorer, ends):
+    layer = hidden_layers(NETWORK)[1]
+    both = torch.cat([butterflies(w, layer) for w in ends[:2]]).double()
+    axes = torch.linalg.svd(both - both.mean(0), full_matrices=False).Vh[:2]
+    usual = sum(butterflies(w, layer).double().var(0).sum() for w in ends[:2])
+    for route, (times, codes) in zip(explorer.routes, decoded(explorer), strict=True):
+        assert codes.shape[1] == 12 + 1
+        for t, code in zip(times, codes, strict=True):
+            rows = butterflies(route(t), layer).double()
+            places = (rows - both.mean(0)) @ axes.T / explorer.view.reach
+            seen = code[:12].double() / 5000 - 1  # from hundredths of a per cent to −1 … 1
+            assert torch.allclose(seen.abs(), places.abs(), atol=1e-3)  # whichever way axes turn
+            first, last = (butterflies(w, layer).double().var(0).sum() for w in ends[:2])
+            spread = rows.var(0).sum() / ((1 - t) * first + t * last)
+            assert float(code[12, 0]) / 10000 == pytest.approx(float(spread), abs=1e-3)
+            assert float(code[12, 1]) / 10000 == pytest.approx(t, abs=1e-4)
+    assert torch.allclose(torch.tensor(explorer.view.spreads).sum(), usual.float())
+
+
+def test_strangers_lose_half_of_their_spread_and_copies_of_one_nothing():
+    network = networks.mlp((64, 256, 10))
+    a, b = (fresh_weights(network, seed) for seed in range(2))
+    line = paths.segment(a, b)
+    _, codes = next(decoded(NeuronExplorer(network, line, data.load("digits"), points=3)))
+    assert codes[:, -1, 0].tolist() == pytest.approx([10000, 5000, 10000], abs=150)
+    nearly = {key: w + 1e-3 for key, w in a.items()}
+    path = paths.segment(a, nearly)
+    _, codes = next(decoded(NeuronExplorer(network, path, data.load("digits"), points=3)))
+    assert codes[1, -1, 0] == pytest.approx(10000, abs=2)
+
+
+def test_incoming_rows_alone_are_those_of_any_copy(ends):
+    """The first layer's incoming weights stay what they are when the next layer is reordered."""
+    copy = permute(NETWORK, ends[1], {"3": torch.arange(11, -1, -1)})
+    digits, lines = data.load("digits"), [paths.segment(ends[0], w) for w in (ends[1], copy)]
+    one, two = (NeuronExplorer(NETWORK, p, digits, points=3, outgoing=False) for p in lines)
+    assert torch.equal(one.source.routes[0].codes, two.source.routes[0].codes)
+    whole = NeuronExplorer(NETWORK, lines[1], digits, points=3)
+    assert whole.layer.name == "1"
+    assert not torch.equal(whole.source.routes[0].codes, one.source.routes[0].codes)
+
+
+def test_the_page_and_the_live_one(explorer):
+    assert repr(explorer).startswith("NeuronExplorer(11 points; linear: worst accuracy 0.")
+    html = explorer._repr_html_()
+    assert html.count('class="mc-neuron"') == html.count('class="mc-trail"') == 12
+    assert html.count('class="mc-ring mc-a"') == html.count('class="mc-ring mc-b"') == 12
+    live = explorer.live()
+    live.sliders[0].value = 0.0
+    start = re.findall(r'mc-neuron" r="4.5" (.*?)/>', live.picture.value)
+    assert start == re.findall(r'mc-ring mc-a" r="4.5" (.*?)/>', live.picture.value)
+    live.sliders[0].value = 0.73
+    there = re.findall(r'mc-neuron" r="4.5" (.*?)/>', live.picture.value)
+    assert len(there) == 12 and there != start
+
+
+def test_filters_are_neurons_too():
+    network, digits = networks.cnn3(6, side=8), data.load("digits")
+    images = [s.x.view(-1, 1, 8, 8) for s in (digits.train, digits.test)]
+    splits = [
+        data.Split(x, s.y, s.name, s.classes)
+        for x, s in zip(images, (digits.train, digits.test), strict=True)
+    ]
+    seen = data.Dataset("digits", *splits, (8, 8))
+    a, b = (fresh_weights(network, seed) for seed in range(2))
+    found = NeuronExplorer(network, paths.segment(a, b), seen, "4", points=3)
+    assert found._repr_html_().count('class="mc-neuron"') == 6
+
+
+def test_layers_that_are_not_there(ends):
+    line = paths.segment(*ends[:2])
+    with pytest.raises(ValueError, match=r"no hidden layer '5' .*there are \('1', '3'\)"):
+        NeuronExplorer(NETWORK, line, data.load("digits"), "5")
+    thin = networks.mlp((1, 5, 2), bias=False)
+    one, two = (fresh_weights(thin, seed) for seed in range(2))
+    x, y = torch.randn(6, 1), torch.arange(6) % 2
+    few = data.Split(x, y, "few", ("0", "1"))
+    with pytest.raises(ValueError, match="single number each"):
+        points = data.Dataset("few", few, few, None)
+        NeuronExplorer(thin, paths.segment(one, two), points, outgoing=False)
+    lone = networks.mlp((64, 1, 10))
+    one, two = (fresh_weights(lone, seed) for seed in range(2))
+    with pytest.raises(ValueError, match="two neurons or more"):
+        NeuronExplorer(lone, paths.segment(one, two), data.load("digits"))
+
+
+def test_neurons_that_are_all_alike():
+    network = networks.mlp((64, 3, 10))
+    a, b = ({key: torch.zeros_like(w) for key, w in fresh_weights(network, 0).items()},) * 2
+    b = b | {"3.bias": torch.ones(10)}
+    found = NeuronExplorer(network, paths.segment(a, b), data.load("digits"), points=3)
+    assert 'cx="50.00%"' in found._repr_html_()

@@ -1,0 +1,122 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modeconn_lite import neurons
+from modeconn_lite.methods import saddles
+from modeconn_lite.networks import mlp
+from modeconn_lite.paths import segment
+from modeconn_lite.weights import apply, fresh_weights
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def teacher(outputs, seed=5):
+    """A tanh network, inputs, and its own outputs as targets: an exact global minimum."""
+    network = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, outputs)).double()
+    g = torch.Generator().manual_seed(seed)
+    w = {
+        key: torch.randn(p.shape, generator=g, dtype=torch.float64)
+        for key, p in network.named_parameters()
+    }
+    x = torch.randn(200, 2, generator=g, dtype=torch.float64)
+    return network, w, x, apply(network, w, x)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def valley(request):
+    network, w, x, y = teacher(request.param)
+    path = saddles.permutation_valley(network, w, "0", 0, 1, x, y, loss=F.mse_loss)
+    return network, w, x, y, path
+
+
+def losses(network, path, x, y, points=201):
+    times = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
+    return torch.tensor([float(F.mse_loss(apply(network, path(t), x), y)) for t in times])
+
+
+def test_the_valleys_ends_are_exact_and_it_stays_below_the_straight_swap(valley):
+    network, w, x, y, path = valley
+    swapped = neurons.swap(network, w, "0", 0, 1)
+    assert same(path(0.0), w)
+    assert same(path(1.0), swapped)
+    along = losses(network, path, x, y)
+    assert along.max() < 0.01 * losses(network, segment(w, swapped), x, y).max()
+    assert torch.allclose(along, along.flip(0), atol=1e-9)  # there and back
+
+
+def test_the_plateau_lies_at_the_collision_and_is_level(valley):
+    network, _, x, y, path = valley
+    pieces = len(path.anchors) - 1
+    one, two = path.anchors[pieces // 2 : pieces // 2 + 2]
+    for w in (one, two):
+        assert torch.equal(w["0.weight"][0], w["0.weight"][1])
+        assert torch.equal(w["0.bias"][0], w["0.bias"][1])
+    level = losses(network, segment(one, two), x, y, 11)
+    assert level.max() - level.min() < 1e-12
+    height = float(level[0])
+    assert height > 1e-6  # a pass, not a solution
+    earlier = float(F.mse_loss(apply(network, path.anchors[6], x), y))
+    assert earlier < height  # beside the plateau the loss is not the same
+
+
+def test_the_collision_is_a_saddle(valley):
+    network, _, x, y, path = valley
+    middle = path(0.5)
+    gradient, values = saddles.curvature(network, middle, x, y, loss=F.mse_loss)
+    largest = float(values[-1])
+    assert gradient < 1e-5
+    assert values[0] < -1e-5 * largest
+    assert (values.abs() < 1e-7 * largest).sum() >= 1
+    # Moving outgoing weight from one neuron to the other: no curvature in any of n_(k+1) ways.
+    flat = torch.autograd.functional.hvp(
+        lambda c: F.mse_loss(apply(network, middle | {"2.weight": c}, x), y),
+        middle["2.weight"],
+        torch.tensor([[1.0, -1, 0, 0]], dtype=torch.float64).expand_as(middle["2.weight"]),
+    )[1]
+    assert flat.abs().max() < 1e-10
+
+
+def test_at_a_solution_all_curvature_is_upward():
+    network, w, x, y = teacher(1)
+    gradient, values = saddles.curvature(network, w, x, y, loss=F.mse_loss)
+    assert gradient == 0
+    assert values[0] > 0
+    assert len(values) == 17
+
+
+def test_curvature_of_a_parabola():
+    network = nn.Linear(1, 1).double()
+    w = {"weight": torch.tensor([[3.0]]).double(), "bias": torch.tensor([0.0]).double()}
+    x, y = torch.tensor([[1.0], [-1.0]]).double(), torch.zeros(2, 1).double()
+    gradient, values = saddles.curvature(network, w, x, y, loss=F.mse_loss)
+    assert gradient == pytest.approx(6)  # the mean of (w x + b)² is w² + b²
+    assert values.tolist() == pytest.approx([2, 2])
+
+
+def test_inputs_and_networks_are_left_alone():
+    network = mlp((9, 5, 3))
+    a = fresh_weights(network, 0)
+    before = {k: v.clone() for k, v in a.items()}
+    x, y = torch.randn(20, 9), torch.randint(3, (20,))
+    saddles.permutation_valley(network, a, "1", 0, 1, x, y, steps=2, iterations=2, polish=1)
+    assert same(a, before)
+    assert not any(w.requires_grad for w in a.values())
+
+
+def test_what_cannot_be_done_is_refused():
+    network = mlp((9, 5, 3))
+    a = fresh_weights(network, 0)
+    x, y = torch.randn(20, 9), torch.randint(3, (20,))
+    with pytest.raises(ValueError, match="no hidden layer 'x'"):
+        saddles.permutation_valley(network, a, "x", 0, 1, x, y)
+    with pytest.raises(ValueError, match="there is no 7"):
+        saddles.permutation_valley(network, a, "1", 0, 7, x, y)
+    with pytest.raises(ValueError, match="need i ≠ j"):
+        saddles.permutation_valley(network, a, "1", 2, 2, x, y)
+    with pytest.raises(ValueError, match="at most 2000"):
+        big = mlp((64, 40, 10))
+        saddles.curvature(big, fresh_weights(big, 0), torch.randn(5, 64), y[:5])

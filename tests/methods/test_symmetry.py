@@ -1,0 +1,201 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from modeconn_lite import data, evaluation, neurons, zoo
+from modeconn_lite.layout import hidden_layers
+from modeconn_lite.methods import symmetry
+from modeconn_lite.networks import mlp, residual_mlp
+from modeconn_lite.paths import segment
+from modeconn_lite.weights import apply, distance, fresh_weights, inner, mix, to
+
+NETWORKS = {
+    "mlp": lambda: mlp((9, 12, 11, 10, 3)),
+    "cnn": lambda: nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 7, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(7 * 4, 6),
+        nn.ReLU(),
+        nn.Linear(6, 3),
+    ),
+    "residual": lambda: residual_mlp(9, 3, width=12, hidden=10, blocks=2),
+}
+INPUTS = {"mlp": (40, 9), "cnn": (40, 1, 4, 4), "residual": (40, 9)}
+
+
+def shuffled(network, weights, seed):
+    g = torch.Generator().manual_seed(seed)
+    layers = hidden_layers(network)
+    orders = {layer.name: torch.randperm(layer.size, generator=g) for layer in layers}
+    return neurons.permute(network, weights, orders)
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def inputs(kind, seed=0, dtype=torch.float32):
+    return torch.randn(INPUTS[kind], generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_planted_permutation_is_recovered(kind, seed):
+    network = NETWORKS[kind]()
+    a = fresh_weights(network, seed)
+    b = shuffled(network, a, seed)
+    found = symmetry.weight_matching(network, a, b, seed=0, restarts=20)
+    assert same(neurons.permute(network, b, found), a)
+    found = symmetry.activation_matching(network, a, b, inputs(kind))
+    # Neurons that are dead on all of x cannot be told apart by what they do there.
+    x, half = inputs(kind), mix((0.5, 0.5), (a, neurons.permute(network, b, found)))
+    assert torch.allclose(apply(network, half, x), apply(network, a, x), atol=1e-5)
+
+
+def test_a_planted_permutation_under_noise_needs_restarts():
+    """A copy, shuffled, plus noise as large as the weights: one start loses some, more find all."""
+    network, found = residual_mlp(2, 2, width=32, hidden=32, blocks=3), {0: 0, 10: 0}
+    for seed in range(8):
+        a = fresh_weights(network, seed)
+        b = shuffled(network, a, seed)
+        g = torch.Generator().manual_seed(seed + 100)
+        noisy = {k: w + w.std() * torch.randn(w.shape, generator=g) for k, w in b.items()}
+        for restarts in found:
+            orders = symmetry.weight_matching(network, a, noisy, seed=0, restarts=restarts)
+            found[restarts] += same(neurons.permute(network, b, orders), a)
+    assert found[0] < found[10] == 8
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(sorted(NETWORKS)), st.integers(0, 10_000))
+def test_matching_is_a_permutation_and_the_objective_never_falls(kind, seed):
+    network = NETWORKS[kind]().double()
+    a, b = (to(fresh_weights(network, seed + k), torch.float64) for k in range(2))
+    values, x = [inner(a, b)], inputs(kind, seed, torch.float64)
+    for sweeps in (1, 2, 3, 50):  # the same seed walks the same way, only further
+        orders = symmetry.weight_matching(network, a, b, seed=seed, restarts=0, max_sweeps=sweeps)
+        copy = neurons.permute(network, b, orders)
+        assert torch.allclose(apply(network, copy, x), apply(network, b, x), atol=1e-9)
+        values.append(inner(a, copy))
+    assert all(two >= one - 1e-12 * abs(one) for one, two in pairwise(values))
+    more = symmetry.weight_matching(network, a, b, seed=seed, restarts=3)
+    assert inner(a, neurons.permute(network, b, more)) >= values[-1] - 1e-9
+    # No single layer can be improved any further: each is at its own optimum.
+    for layer in hidden_layers(network):
+        gains = neurons.butterflies(a, layer) @ neurons.butterflies(copy, layer).T
+        best = symmetry._assign(gains)
+        rows = torch.arange(layer.size)
+        assert gains[rows, best].sum() <= gains.trace() + 1e-9
+    for layer, order in symmetry.activation_matching(network, a, b, x).items():
+        assert sorted(order.tolist()) == list(range(len(orders[layer])))
+
+
+def test_one_hidden_layer_is_matched_optimally():
+    network = mlp((3, 5, 2))
+    a, b = fresh_weights(network, 0), fresh_weights(network, 1)
+    orders = symmetry.weight_matching(network, a, b, seed=0, restarts=0)
+    found = inner(a, neurons.permute(network, b, orders))
+    from itertools import permutations
+
+    best = max(inner(a, neurons.permute(network, b, {"1": p})) for p in permutations(range(5)))
+    assert found == pytest.approx(best, rel=1e-6)
+
+
+@given(st.permutations(range(9)))
+def test_transpositions_sort(order):
+    swaps, now = symmetry.transpositions(order), list(order)
+    for i, j in swaps:
+        now[i], now[j] = now[j], now[i]
+    seen: set[int] = set()
+    cycles = 0
+    for start in range(9):
+        cycles += start not in seen
+        while start not in seen:
+            seen.add(start)
+            start = order[start]
+    assert now == list(range(9))
+    assert len(swaps) == 9 - cycles
+
+
+def test_the_walk_back_visits_copies_and_ends_at_b():
+    network = mlp((9, 6, 5, 3)).double()
+    b, x = to(fresh_weights(network, 0), torch.float64), torch.randn(20, 9, dtype=torch.float64)
+    orders = {"1": torch.tensor([3, 1, 0, 2, 5, 4]), "3": torch.tensor([1, 2, 0, 3, 4])}
+    walk = symmetry.walk_back(network, b, orders)
+    assert same(walk(0.0), neurons.permute(network, b, orders))
+    assert same(walk(1.0), b)
+    assert len(walk.knots) == 2 * 5 + 1  # three and two exchanges, and the middle of each
+    for t in walk.knots[::2]:
+        assert torch.allclose(apply(network, walk(t), x), apply(network, b, x))
+    middle = walk(walk.knots[1])  # the first exchange: two neurons coincide
+    rows = torch.cat([middle["1.weight"], middle["1.bias"][:, None]], 1)
+    assert len(rows.unique(dim=0)) == 5
+    nowhere = symmetry.walk_back(network, b, {"1": torch.arange(6)})
+    assert same(nowhere(0.3), b)
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_connections_join_a_to_b_or_to_its_copy(undo):
+    network, split = zoo.network("digits"), data.load("digits").train
+    a, b = zoo.load("digits")[:2]
+    for path in (
+        symmetry.connect_weight_matching(network, a, b, split, undo=undo),
+        symmetry.connect_activation_matching(network, a, b, split, repair=True, undo=undo),
+    ):
+        assert same(path(0.0), a)
+        assert same(path(1.0), b) == undo
+        x = split.x[:50]
+        assert torch.allclose(apply(network, path(1.0), x), apply(network, b, x), atol=1e-4)
+
+
+def test_matching_lowers_the_barrier_on_digits():
+    network, digits = zoo.network("digits"), data.load("digits")
+    a, b = zoo.load("digits")[:2]
+    line = evaluation.profile(network, segment(a, b), digits.test).barrier()
+    matched = symmetry.connect_weight_matching(network, a, b, digits.train, undo=False)
+    assert evaluation.profile(network, matched, digits.test).barrier() < 0.1 * line
+
+
+def test_inputs_and_networks_are_left_alone():
+    network = mlp((9, 5, 3))
+    a, b = fresh_weights(network, 0), fresh_weights(network, 1)
+    before = [{k: v.clone() for k, v in w.items()} for w in (a, b)]
+    symmetry.weight_matching(network, a, b, seed=0)
+    symmetry.activation_matching(network, a, b, torch.randn(20, 9))
+    assert same(a, before[0])
+    assert same(b, before[1])
+    assert not any(m._forward_hooks for m in network.modules())
+    assert not any(w.requires_grad for w in a.values())
+
+
+def test_what_cannot_be_done_is_refused():
+    network = mlp((9, 5, 3))
+    a = fresh_weights(network, 0)
+    other = fresh_weights(mlp((9, 6, 3)), 0)
+    with pytest.raises(ValueError, match="Both must come from the same architecture"):
+        symmetry.weight_matching(network, a, other, seed=0)
+    with pytest.raises(ValueError, match="same architecture"):
+        symmetry.activation_matching(network, a, other, torch.randn(20, 9))
+    with pytest.raises(ValueError, match="restarts=-1"):
+        symmetry.weight_matching(network, a, a, seed=0, restarts=-1)
+    with pytest.raises(ValueError, match="max_sweeps=0"):
+        symmetry.weight_matching(network, a, a, seed=0, max_sweeps=0)
+
+
+def test_length_of_the_walk():
+    """Each exchange of two neurons is a straight line of length √2 times their distance."""
+    network = mlp((4, 2, 3))
+    b = fresh_weights(network, 0)
+    walk = symmetry.walk_back(network, b, {"1": torch.tensor([1, 0])})
+    one, two = neurons.butterflies(b, hidden_layers(network)[0])
+    assert walk.length() == pytest.approx(math.sqrt(2) * float((one - two).norm()), rel=1e-5)
+    assert walk.length() == pytest.approx(distance(b, walk(0.0)), rel=1e-5)

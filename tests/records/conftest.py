@@ -1,0 +1,20 @@
+from dataclasses import replace
+
+import pytest
+
+from modeconn_lite import records
+from modeconn_lite.networks import mlp
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The comparison on MNIST in all but size: digits, eight hidden neurons, two epochs."""
+    experiment = records.EXPERIMENTS["mnist-1hl"]
+    small = replace(
+        experiment,
+        dataset="digits",
+        network=lambda: mlp((64, 8, 10)),
+        training=experiment.training | {"epochs": 2},
+    )
+    monkeypatch.setitem(records.EXPERIMENTS, "mnist-1hl", small)
+    return small

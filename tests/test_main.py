@@ -1,0 +1,89 @@
+"""The command line: what it runs, and what it refuses before any work is done."""
+
+import runpy
+import sys
+
+import pytest
+
+from modeconn_lite import records, zoo
+from modeconn_lite.__main__ import main
+
+
+def test_retrain_writes_the_networks_that_ship(tmp_path, monkeypatch):
+    before = zoo.load("spirals")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    monkeypatch.setattr(zoo, "retrain", lambda name, progress: before[:2])
+    main(["retrain", "spirals"])
+    zoo._read.cache_clear()
+    try:
+        assert len(zoo.load("spirals")) == 2
+    finally:
+        zoo._read.cache_clear()
+    assert [file.name for file in tmp_path.iterdir()] == ["spirals.safetensors"]
+
+
+def test_options_reach_the_experiment(tmp_path, monkeypatch):
+    asked = {}
+
+    class Written:
+        def write(self, folder):
+            asked["out"] = folder
+
+    def run(self, **options):
+        asked[self.name] = options
+        return Written()
+
+    monkeypatch.setattr(records.Experiment, "run", run)
+    line = f"run mnist-1hl --pairs 3 --methods linear weights --fresh --out {tmp_path}"
+    main(line.split())
+    shared = {"device": "cpu", "root": None}
+    assert asked == {
+        "out": tmp_path,
+        "mnist-1hl": {
+            "command": f"python -m modeconn_lite {line}",
+            "pairs": 3,
+            "methods": ["linear", "weights"],
+            "fresh": True,
+            **shared,
+        },
+    }
+    main(["run", "mnist-cnn3-dropout", "--device", "cuda"])
+    options = asked["mnist-cnn3-dropout"]
+    assert options.pop("command") == "python -m modeconn_lite run mnist-cnn3-dropout --device cuda"
+    assert options == {"device": "cuda", "root": None, "fresh": False}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "required: command"),
+        ("run", "required: EXPERIMENT"),
+        ("run imagenet", "invalid choice: 'imagenet'"),
+        ("run mnist-cnn3-dropout --pairs 2", "unrecognized arguments: --pairs 2"),
+        ("run mnist-cnn3-dropout --methods linear", "unrecognized arguments: --methods linear"),
+        ("run mnist-1hl --pairs two", "invalid int value: 'two'"),
+        ("run mnist-1hl --methods linear teleport", "invalid choice: 'teleport'"),
+        ("retrain imagenet", "invalid choice: 'imagenet'"),
+        ("retrain digits --pairs 2", "unrecognized arguments: --pairs 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(line, message, monkeypatch, capsys):
+    """As typed: python -m modeconn_lite …"""
+    monkeypatch.setattr(sys, "argv", ["modeconn_lite", *line.split()])
+    monkeypatch.delitem(sys.modules, "modeconn_lite.__main__")
+    monkeypatch.setattr(records.Experiment, "run", None)
+    monkeypatch.setattr(zoo, "retrain", None)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("modeconn_lite", run_name="__main__")
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("usage: python -m modeconn_lite")
+
+
+def test_help_names_every_experiment(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in records.EXPERIMENTS)
