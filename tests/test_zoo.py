@@ -1,4 +1,6 @@
+from dataclasses import replace
 from itertools import combinations
+from statistics import mean
 
 import pytest
 import torch
@@ -47,13 +49,15 @@ def test_there_are_enough_networks_to_learn_from():
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_retraining_gives_equal_quality(name, monkeypatch):
+    """The whole recipe, for some of its seeds: two where networks train one after another."""
     recipe = zoo.recipe(name)
-    few = type(recipe)(**(vars(recipe) | {"seeds": range(3)}))
-    monkeypatch.setitem(zoo.RECIPES, name, few)
+    some = range(2 if name == "digits-dropout" else 3)
+    monkeypatch.setitem(zoo.RECIPES, name, replace(recipe, seeds=some))
     split, network = data.load(recipe.dataset).test, zoo.network(name)
     again = [evaluate(network, w, split).accuracy for w in zoo.retrain(name)]
-    shipped = [evaluate(network, w, split).accuracy for w in zoo.load(name)[:3]]
-    assert sum(again) / 3 == pytest.approx(sum(shipped) / 3, abs=0.01)
+    shipped = [evaluate(network, w, split).accuracy for w in zoo.load(name)[: len(some)]]
+    assert len(again) == len(shipped) == len(some)
+    assert mean(again) == pytest.approx(mean(shipped), abs=0.01)
 
 
 def test_loading_gives_copies():

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from modeconn_lite import apply, fresh_weights, profile
 from modeconn_lite.data import Split
-from modeconn_lite.dropout import walk
-from modeconn_lite.halves import find_kept
+from modeconn_lite.methods.dropout import merged, walk
+from modeconn_lite.methods.stability import find_kept
 from modeconn_lite.networks import cnn3, mlp
 
 
@@ -26,8 +26,8 @@ def main():
             find_kept(network, w, split.take(range(50)), trials=1, seed=i)
             for i, w in enumerate((a, b))
         ]
-        chain = walk(network, a, b, *kept).merged()
-        path, pieces = chain.path(), len(chain.moves)
+        path = merged(walk(network, a, b, *kept))
+        pieces = len(path.labels)
         with torch.inference_mode():
             apply(network, a, x)
             start = time.perf_counter()

@@ -4,7 +4,8 @@ import time
 
 import torch
 
-from modeconn_lite import fresh_weights, symmetry
+from modeconn_lite import fresh_weights
+from modeconn_lite.methods import symmetry
 from modeconn_lite.networks import mlp
 
 
