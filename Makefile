@@ -12,7 +12,7 @@ NBVAL   = $(BIN)/python -m pytest --nbval book --nbval-current-env \
           --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=120 \
           --nbval-kernel-startup-timeout=180 -p no:cacheprovider -n 2 --dist loadscope -q
 
-.PHONY: help install book test lint unit notebooks lab refresh bench clean
+.PHONY: help install book test lint unit notebooks lab refresh bench mutants clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -61,6 +61,12 @@ refresh: $(STAMP)  ## run the notebooks afresh, normalise and compare them
 bench: $(STAMP)  ## measure speed, print ratios
 	@for file in tests/benchmarks/bench_*.py; do \
 	    echo "== $$file"; OMP_NUM_THREADS=2 $(BIN)/python $$file || exit 1; done
+
+# Not part of `make test`: 175 mutants take an hour. Which ones: make mutants N=20 SEED=1 OF=paths
+mutants: $(STAMP)  ## try the tests on a sample of N mutants, list those that none notices
+	$(BIN)/python -m pip install --quiet -e .[mutants] -c constraints.txt
+	$(BIN)/python tools/mutants.py --count $(or $(N),175) --seed $(or $(SEED),0) \
+	    --of "$(OF)" --jobs $(or $(JOBS),2)
 
 clean:  ## remove the built site and the virtual environment
 	rm -rf _build $(VENV)

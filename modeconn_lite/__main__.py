@@ -6,6 +6,9 @@ from pathlib import Path
 
 from . import zoo
 from .records import EXPERIMENTS
+from .weights import check_device
+
+SHARED = ("device", "root", "fresh")  # options of all experiments
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,6 +33,13 @@ def main(arguments: list[str] | None = None) -> None:
         zoo.write(options["networks"], zoo.retrain(options["networks"], progress=True))
         return
     experiment, out = EXPERIMENTS[options.pop("experiment")], options.pop("out")
+    try:  # whatever can be refused is refused now, not after hours
+        experiment.check(**{k: v for k, v in options.items() if k not in SHARED})
+        check_device(options["device"])
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out {out} is no folder")
+    except ValueError as error:
+        running.error(str(error))
     command = f"python -m modeconn_lite {' '.join(words)}"
     experiment.run(command=command, **options).write(out)
 

@@ -1,12 +1,13 @@
 """What flows through a network: the inputs and outputs of its layers, seen and changed."""
 
-import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from torch import Tensor, nn
 
-from .weights import Weights, apply
+from .checks import check_inputs, check_network, describe
+from .networks import Runner
+from .weights import Weights, check_weights
 
 # (name of a layer, its input, its output) -> None, or what takes the output's place
 See = Callable[[str, Tensor, Tensor], Tensor | None]
@@ -33,12 +34,27 @@ def watch(
     Returns
     -------
     Tensor, shape (images, classes)
+
+    Raises
+    ------
+    ValueError
+        If the weights or the inputs do not fit the network, or there is no such layer.
     """
+    check_weights(weights, like=check_network(network))
+    check_inputs(x)
+    names, known = list(names), {name for name, _ in network.named_modules()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no layer {name!r}; this network has {tuple(sorted(known - {''}))}")
+    if not callable(see):
+        raise ValueError(f"see must be a function (name, input, output), not {describe(see)}")
 
     def show(name: str, module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
         return see(name, given[0], out)
 
-    network = copy.deepcopy(network).eval()
-    for name in names:
-        network.get_submodule(name).register_forward_hook(partial(show, name))
-    return apply(network, weights, x.to(next(iter(weights.values()))))
+    def set_hooks(copied: nn.Module) -> None:
+        for name in names:
+            copied.get_submodule(name).register_forward_hook(partial(show, name))
+
+    example = next(iter(weights.values()))
+    return Runner(network, example)(weights, x.to(example), set_hooks)

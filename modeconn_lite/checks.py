@@ -5,7 +5,7 @@ Each function returns what it was given, in the form that the package works with
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,9 +17,12 @@ from .data import Dataset, Split
 
 def check_whole(value: Any, name: str, *, low: int = 0, high: float = math.inf) -> int:
     """A whole number from `low` to `high`; no truth value and no float."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
         most = "" if high == math.inf else f" and at most {high}"
-        raise ValueError(f"{name} must be a whole number of at least {low}{most}, not {value!r}")
+        raise ValueError(
+            f"{name} must be a whole number of at least {low}{most}, not {describe(value)}"
+        )
     return int(value)
 
 
@@ -27,25 +30,60 @@ def check_number(
     value: Any, name: str, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False
 ) -> float:
     """A finite number from `low` (or above it, if it is open) to `high`."""
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or value < low or value > high or (open_low and value == low):
+    try:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        found = float(value) if number else math.nan
+    except OverflowError:  # a whole number that no float can hold
+        found = math.inf
+    if not math.isfinite(found) or not low <= found <= high or (open_low and found == low):
         least = f" {'above' if open_low else 'of at least'} {low:g}" if low > -math.inf else ""
         most = f" {'and ' if least else ''}up to {high:g}" if high < math.inf else ""
-        raise ValueError(f"{name} must be a finite number{least}{most}, not {value!r}")
-    return float(value)
+        raise ValueError(f"{name} must be a finite number{least}{most}, not {describe(value)}")
+    return found
 
 
 def check_choice(value: Any, name: str, options: Collection[str]) -> str:
     """One of some words."""
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name} must be one of {tuple(options)}, not {value!r}")
+        raise ValueError(f"{name} must be one of {tuple(options)}, not {describe(value)}")
     return value
+
+
+def check_word(value: Any, name: str) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a string, not {describe(value)}")
+    return value
+
+
+def check_list(
+    values: Any, name: str, what: str, *, least: int = 1, most: float = math.inf
+) -> tuple[Any, ...]:
+    """So many things in a list or another sequence, as a tuple."""
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        loose = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+        hint = "; make a list of it" if loose else ""
+        raise ValueError(f"{name} must be a list of {what}, not {describe(values)}{hint}")
+    if not least <= len(values) <= most:
+        needed = f"{'' if most == least else 'at least '}{least}"
+        raise ValueError(f"{name}: {len(values)} {what} given, {needed} needed")
+    return tuple(values)
+
+
+def check_marks(values: Any, name: str) -> Mapping[str, tuple[float, float]]:
+    """Named points of a plane: a dict of words to pairs of finite numbers."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must be a dict of names to (u, v), not {describe(values)}")
+    for word, place in values.items():
+        for x in check_list(place, f"{name}[{word!r}]", "numbers", least=2, most=2):
+            check_number(x, f"{name}[{check_word(word, f'each key of {name}')!r}]")
+    return values
 
 
 def check_network(value: Any, name: str = "network") -> nn.Module:
     """A module: an instance, not its class."""
     if not isinstance(value, nn.Module):
-        raise ValueError(f"{name} must be an nn.Module, not {_what(value)}")
+        raise ValueError(f"{name} must be an nn.Module, not {describe(value)}")
     return value
 
 
@@ -55,15 +93,39 @@ def check_split(value: Any, name: str = "split") -> Split:
         raise ValueError(f"{name} must be one Split; of a Dataset, give .train or .test")
     if not isinstance(value, Split):
         hint = "Split(x, y, name, classes)"
-        raise ValueError(f"{name} must be a {hint} of modeconn_lite.data, not {_what(value)}")
+        raise ValueError(f"{name} must be a {hint} of modeconn_lite.data, not {describe(value)}")
     return value
+
+
+def check_splits(values: Any, name: str = "splits") -> tuple[Split, ...]:
+    """Some splits, one at least, whose classes and inputs are alike."""
+    splits = check_list(values, name, "Splits")
+    for k, split in enumerate(splits):
+        check_split(split, f"{name}[{k}]")
+        check_inputs_like(split, splits[0])
+        if len(split.classes) != len(splits[0].classes):
+            raise ValueError(
+                f"{split.name!r} has {len(split.classes)} classes, {splits[0].name!r} has"
+                f" {len(splits[0].classes)}; look at one after the other"
+            )
+    return splits
+
+
+def check_inputs_like(split: Split, other: Split) -> Split:
+    """A split whose inputs have the shape of those of another one."""
+    if split.x.shape[1:] != other.x.shape[1:]:
+        raise ValueError(
+            f"inputs of {split.name!r} have shape {tuple(split.x.shape[1:])}, those of"
+            f" {other.name!r} {tuple(other.x.shape[1:])}; one network cannot take both"
+        )
+    return split
 
 
 def check_dataset(value: Any, name: str = "data") -> Dataset:
     """A data set with a training and a test split."""
     if not isinstance(value, Dataset):
         hint = "Dataset(name, train, test, image_shape)"
-        raise ValueError(f"{name} must be a {hint} of modeconn_lite.data, not {_what(value)}")
+        raise ValueError(f"{name} must be a {hint} of modeconn_lite.data, not {describe(value)}")
     return value
 
 
@@ -72,7 +134,9 @@ def check_inputs(value: Any, name: str = "x") -> Tensor:
     if isinstance(value, Split):
         raise ValueError(f"{name} must be a tensor of inputs; of a Split, give .x")
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise ValueError(f"{name} must be a floating-point tensor, not {_what(value)}")
+        raise ValueError(f"{name} must be a floating-point tensor, not {describe(value)}")
+    if value.is_meta or value.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor with values, not {describe(value)}")
     if value.dim() == 0 or value.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; give at least one input")
     if not torch.isfinite(value).all():
@@ -86,8 +150,8 @@ def check_indices(
     """Different whole numbers from 0 to size − 1, int64 on the CPU; with `every`, all of them."""
     try:
         found = torch.as_tensor(values).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be whole numbers, not {_what(values)}") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be whole numbers, not {describe(values)}") from error
     if found.dtype == torch.bool:
         raise ValueError(f"{name} is a mask; give the numbers themselves: mask.nonzero()[:, 0]")
     if found.numel() and (found.is_floating_point() or found.is_complex()):
@@ -105,11 +169,17 @@ def check_indices(
     return found
 
 
-def _what(value: Any) -> str:
+def describe(value: Any) -> str:
     """What came, in a few words."""
     if isinstance(value, type):
         return f"the class {value.__name__} (make an instance of it)"
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}, shape {tuple(value.shape)}"
-    text = repr(value) if isinstance(value, str | int | float | bool | type(None)) else ""
-    return f"{type(value).__name__} {text}".strip()
+    if isinstance(value, str | Real | type(None)):
+        text = repr(value)
+        return text if len(text) <= 80 else f"{text[:77]}…"
+    kind, size = (
+        type(value).__name__,
+        f" of {len(value)}" if isinstance(value, list | tuple) else "",
+    )
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}{size}"

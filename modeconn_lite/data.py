@@ -21,6 +21,8 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf, isfinite, prod
+from numbers import Real
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,8 +55,8 @@ class Split:
     Raises
     ------
     ValueError
-        If the split is empty, `x` and `y` differ in length, `x` is not finite, or a label is
-        outside `classes`.
+        If `x` or `y` is no such tensor, the split is empty, `x` and `y` differ in length or
+        device, `x` is not finite, or a label is outside `classes`.
     """
 
     x: Tensor
@@ -63,14 +65,32 @@ class Split:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        x, y, k = self.x, self.y, len(self.classes)
+        x, y = self.x, self.y
+        for letter, value in (("x", x), ("y", y)):
+            if not isinstance(value, Tensor):
+                self._refuse(
+                    f"has {letter} of type {type(value).__name__}; give a tensor,"
+                    f" such as torch.as_tensor({letter})"
+                )
+            if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+                self._refuse(f"has {letter} that is sparse, quantised or on the meta device")
+        if not isinstance(self.name, str):
+            self._refuse(f"has a name of type {type(self.name).__name__}; give a string")
+        if isinstance(self.classes, list):
+            object.__setattr__(self, "classes", tuple(self.classes))
+        words = isinstance(self.classes, tuple) and all(isinstance(c, str) for c in self.classes)
+        if not words:
+            self._refuse(f"has classes {self.classes!r}; give a tuple of strings")
+        k = len(self.classes)
         shapes = f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
         if x.numel() == 0:
             self._refuse(f"is empty, with {shapes}; give it at least one example")
-        if y.shape != x.shape[:1]:
+        if x.dim() == 0 or y.shape != x.shape[:1]:
             self._refuse(f"has {shapes}; give one label per row of x")
         if not x.is_floating_point() or y.dtype != torch.int64:
             self._refuse(f"has {x.dtype} x and {y.dtype} y; convert with x.float(), y.long()")
+        if x.device != y.device:
+            self._refuse(f"has x on {x.device} and y on {y.device}; move one with .to()")
         if not torch.stack(x.aminmax()).isfinite().all():  # one pass; NaN and inf both survive it
             bad = int(x.reshape(len(x), -1).isfinite().all(dim=1).logical_not().nonzero()[0])
             self._refuse(f"has NaN or infinity in row {bad} of x; drop or repair such rows")
@@ -89,8 +109,19 @@ class Split:
         return f"Split({self.name}: {shape}, {len(self.classes)} classes)"
 
     def to(self, target: torch.device | torch.dtype | str) -> Split:
-        """The same examples on another device, or with `x` in another floating-point type."""
-        x = self.x.to(target)
+        """The same examples on another device, or with `x` in another floating-point type.
+
+        Raises
+        ------
+        ValueError
+            If there is no such device, or the type holds no such numbers.
+        """
+        if not isinstance(target, torch.device | torch.dtype | str):  # torch takes None for "here"
+            self._refuse(f"cannot go to {target!r}; give a device or a floating-point type")
+        try:
+            x = self.x.to(target)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            self._refuse(f"cannot go to {target!r}: {error}")
         return replace(self, x=x, y=self.y.to(x.device))
 
     def take(self, which: int | slice | Sequence[int] | Tensor) -> Split:
@@ -107,13 +138,15 @@ class Split:
         """
         rows = torch.arange(len(self))
         try:  # on the CPU: there an index out of range is an error, on a GPU the end of CUDA
+            if isinstance(which, bool):
+                raise TypeError(f"{which} is no number of rows")
             if isinstance(which, (int, np.integer)):
                 rows = rows[torch.arange(int(which))]
             else:
                 rows = rows[which if isinstance(which, slice) else torch.as_tensor(which).cpu()]
-            return replace(self, x=self.x[rows], y=self.y[rows])
-        except (IndexError, RuntimeError) as error:
+        except (IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             self._refuse(f"cannot take these rows: {error}; it holds {len(self):,}, from 0")
+        return replace(self, x=self.x[rows], y=self.y[rows])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,6 +162,12 @@ class Dataset:
         ``(8, 8)``, ``(28, 28)`` or ``(3, 32, 32)``; None where a row is no image.
     mean, std : tuple of float
         Subtracted from, then divided out of, pixels in [0, 1]: one number, or one per channel.
+
+    Raises
+    ------
+    ValueError
+        If the splits are none, or differ in classes or in the shape of a row, or the shape of an
+        image is not that of a row.
     """
 
     name: str
@@ -137,6 +176,31 @@ class Dataset:
     image_shape: tuple[int, ...] | None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"a data set's name must be a string, not {self.name!r}")
+        for part, split in (("train", self.train), ("test", self.test)):
+            if not isinstance(split, Split):
+                self._refuse(f"has a {part} of type {type(split).__name__}; give a Split")
+        one, two = self.train, self.test
+        if one.classes != two.classes or one.x.shape[1:] != two.x.shape[1:]:
+            self._refuse(f"has {one} and {two}; rows and classes of both must be alike")
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            numbers = isinstance(values, tuple) and all(isinstance(v, Real) for v in values)
+            if not numbers or not all(map(isfinite, values)) or (what == "std" and 0 in values):
+                self._refuse(f"has {what}={values!r}; give a tuple of numbers, one per channel")
+        shape, row = self.image_shape, one.x.shape[1:].numel()
+        if shape is None:
+            return
+        whole = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+        if not whole or len(shape) not in (2, 3) or prod(shape) != row:
+            self._refuse(
+                f"has image_shape={shape!r} for rows of {row} numbers; give a tuple of factors"
+            )
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise ValueError(f"data set {self.name!r} {why}")
 
     def __repr__(self) -> str:
         row = " × ".join(map(str, self.train.x.shape[1:]))
@@ -149,10 +213,13 @@ class Dataset:
         Raises
         ------
         ValueError
-            If rows of this set are no images.
+            If rows of this set are no images, or `x` no rows of it.
         """
         if self.image_shape is None:
             raise ValueError(f"rows of {self.name!r} are no images; draw them as points instead")
+        size = prod(self.image_shape)
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() % size:
+            self._refuse(f"draws rows of {size} floating-point numbers, not {_kind(x)}")
         mean, std = (x.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
         return (x.reshape(-1, *self.image_shape) * std + mean).clamp(0, 1)
 
@@ -188,19 +255,22 @@ def load(
     -----
     A second or less once downloaded; CIFAR-10 up to 3 s, and 2 GB of memory for that time.
     """
+    if not isinstance(name, str) or name not in names():
+        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(names())}")
+    folder = cache_folder(root)
     if name in _LIVE:
         return _LIVE[name]()
-    if name not in _PAPER:
-        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(names())}")
     import torchvision  # slow to import, and the live tier does without
 
     source = getattr(torchvision.datasets, _PAPER[name])
-    contents = verified(name, source, cache_folder(root), download)
+    contents = verified(name, source, folder, download)
     return _cifar(name, source, contents) if name == "cifar10" else _mnist(name, source, contents)
 
 
 def cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Where downloads live: `root`, else ``$MODECONN_DATA``, else the user's cache folder."""
+    if root is not None and not isinstance(root, str | os.PathLike):
+        raise ValueError(f"root must be a folder's path, not {root!r}")
     chosen = root or os.environ.get("MODECONN_DATA")
     if not chosen:
         chosen = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "modeconn_lite"
@@ -220,12 +290,11 @@ def flip_and_crop(x: Tensor, generator: torch.Generator) -> Tensor:
     Raises
     ------
     ValueError
-        If `x` is not a batch of images, or the generator not on the CPU.
+        If `x` is not a batch of images, or the generator none or not on the CPU.
     """
+    _check_draw(x, generator)
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}; images need (n, channels, height, width)")
-    if generator.device.type != "cpu":
-        raise ValueError(f"generator is on {generator.device}; use torch.Generator() on the CPU")
     n, _, height, width = x.shape
     down, right = torch.randint(9, (2, n), generator=generator).to(x.device)
     mirror = torch.randint(2, (n, 1, 1, 1), generator=generator).to(x.device, torch.bool)
@@ -240,12 +309,36 @@ def jitter(scale: float) -> Callable[[Tensor, torch.Generator], Tensor]:
     """An augmentation that adds Gaussian noise of this standard deviation to every input.
 
     Scans of 8 × 8 pixels are easily learnt by heart; a little noise keeps networks from it.
+
+    Raises
+    ------
+    ValueError
+        If the scale is negative, not finite, or no number.
     """
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 <= scale < inf:
+        raise ValueError(f"scale must be a finite number of at least 0, not {scale!r}")
 
     def add_noise(x: Tensor, generator: torch.Generator) -> Tensor:
+        _check_draw(x, generator)
         return x + scale * torch.randn(x.shape, generator=generator).to(x)
 
     return add_noise
+
+
+def _check_draw(x: Any, generator: Any) -> None:
+    """What an augmentation is called with; without a generator, torch would draw from its own."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a tensor of images, not {_kind(x)}")
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator(), not {_kind(generator)}")
+    if generator.device.type != "cpu":
+        raise ValueError(f"generator is on {generator.device}; use torch.Generator() on the CPU")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype}, shape {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def _spirals() -> Dataset:

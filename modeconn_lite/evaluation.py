@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .checks import check_choice, check_split, check_splits, check_whole
 from .data import Split
 from .look import Seen, look
 from .paths import AnyPath, FunctionPath, Path, as_path, grid
-from .sheets import Sheet
+from .sheets import Sheet, check_sheet
 from .weights import Weights
 
 Baseline = Literal["linear", "mean", "max"]
@@ -98,19 +99,17 @@ class Profile:
         .. [3] Kuditipudi et al., Explaining Landscape Connectivity of Low-cost Solutions for
            Multilayer Nets, 2019.
         """
+        check_choice(of, "of", ("loss", "error"))
+        check_choice(baseline, "baseline", ("linear", "mean", "max"))
         values = self.loss if of == "loss" else 1 - self.accuracy
-        if of not in ("loss", "error"):
-            raise ValueError(f"of must be 'loss' or 'error', not {of!r}")
         t, values = self.t[self._between], values[self._between]
         first, last = values[0], values[-1]
         if baseline == "linear":
             base = (1 - t) * first + t * last
         elif baseline == "mean":
             base = (first + last) / 2
-        elif baseline == "max":
-            base = torch.maximum(first, last)
         else:
-            raise ValueError(f"baseline must be 'linear', 'mean' or 'max', not {baseline!r}")
+            base = torch.maximum(first, last)
         return max(float((values - base).max()), 0.0)
 
     @property
@@ -191,8 +190,8 @@ def profile(
     Raises
     ------
     ValueError
-        If weights and network do not fit, the path has no point at a given t, or a loss along
-        the path is not finite.
+        If weights, network and split do not fit, the path has no point at a given t, a loss along
+        the path is not finite, or something of another kind is given.
 
     Notes
     -----
@@ -207,6 +206,7 @@ def profile(
     >>> profile(zoo.network("digits"), segment(a, b), data.load("digits").test)
     Profile(linear on digits test, 61 points, worst accuracy 0.52, barrier 1.36 nats)
     """
+    check_split(split)
     (seen,) = profiles(network, path, [split], points, refine=refine, statistics=statistics)
     return seen
 
@@ -224,11 +224,19 @@ def profiles(
 
     The weights at each point are made once for all, which counts where they are costly. A peak is
     looked for with `refine` on the first split.
+
+    Raises
+    ------
+    ValueError
+        As `profile`; if there is no split; if they differ in the number of classes.
     """
-    path = as_path(path)
+    path, splits = as_path(path), check_splits(splits)
+    check_whole(refine, "refine")
     if refine and isinstance(path, FunctionPath):
         path = replace(path, function=cache(path.function))
     t = grid(points, path.knots)
+    if not torch.as_tensor(points).numel():
+        raise ValueError("points is empty; give times, or say how many")
     seen = look(network, path, t, splits, statistics=statistics)
     loss, correct, travelled = seen.loss, seen.correct, seen.travelled
     for _ in range(refine):
@@ -264,6 +272,12 @@ def survey(
 ) -> Survey:
     """Loss and accuracy over a `points` × `points` grid of a sheet; see `profile`.
 
+    Raises
+    ------
+    ValueError
+        If there are fewer than two points a side, no point of the grid lies on the sheet, or as
+        `profile`.
+
     Examples
     --------
     >>> from modeconn_lite import data, survey, triangle, zoo
@@ -271,6 +285,7 @@ def survey(
     >>> survey(zoo.network("digits"), corners, data.load("digits").test, 5)
     Survey(triangle on digits test, 5×5 points, accuracy 0.22 to 0.98)
     """
+    check_split(split)
     (seen,) = surveys(network, sheet, [split], points, statistics=statistics)
     return seen
 
@@ -291,13 +306,14 @@ def surveys(
 
 def survey_grid(sheet: Sheet, points: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Axes u and v, shape (points,), all places, (points², 2), and which lie on the sheet."""
-    if points < 2:
-        raise ValueError(f"a survey needs at least 2 points a side, not {points}")
-    u0, u1, v0, v1 = sheet.extent
+    points = check_whole(points, "points", low=2)
+    u0, u1, v0, v1 = check_sheet(sheet).extent
     u = torch.linspace(u0, u1, points, dtype=torch.float64)
     v = torch.linspace(v0, v1, points, dtype=torch.float64)
     places = torch.cartesian_prod(v, u).flip(1)
-    on = torch.ones(len(places), dtype=torch.bool) if sheet.inside is None else sheet.inside(places)
+    on = sheet.holds(places)
+    if not on.any():
+        raise ValueError(f"no point of the grid lies on {sheet.name!r}; change its extent")
     return u, v, places, on
 
 
@@ -319,6 +335,11 @@ def evaluate(
 ) -> Score:
     """Mean cross-entropy in nats and accuracy of one network with given weights.
 
+    Raises
+    ------
+    ValueError
+        As `profile`.
+
     Examples
     --------
     >>> from modeconn_lite import data, evaluate, zoo
@@ -326,7 +347,8 @@ def evaluate(
     >>> f"{score.loss:.2f} nats, {score.accuracy:.2f} correct"
     '0.05 nats, 0.98 correct'
     """
-    here = Path((weights,), lambda t: torch.ones(len(t), 1, dtype=torch.float64), "point")
+    check_split(split)
+    here = Path((weights,), lambda t: torch.ones(len(t), 1, dtype=torch.float64), "weights")
     start = torch.zeros(1, dtype=torch.float64)
     seen = look(network, here, start, [split], statistics=statistics)
     return Score(float(seen.loss), float(seen.correct) / len(split))

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .checks import check_choice, check_list, check_number, check_whole
 from .sheets import Sheet
 from .weights import Weights, check_weights, from_vector, inner, mix, norm, to_vector
 
@@ -27,12 +28,15 @@ def plane(
     Raises
     ------
     ValueError
-        If the three do not fit each other, or lie on one line, so that they span no plane.
+        If the three do not fit each other, or lie on one line, so that they span no plane; if the
+        margin is negative.
 
     References
     ----------
     .. [1] Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, 2018.
     """
+    check_number(margin, "margin", low=0)
+    check_weights(a, name="a")
     for label, w in (("b", b), ("c", c)):
         check_weights(w, like=a, name=label)
     along, aside = mix((1, -1), (b, a)), mix((1, -1), (c, a))
@@ -72,14 +76,16 @@ def random_directions(
     Raises
     ------
     ValueError
-        If there is no such normalisation.
+        If there is no such normalisation, no direction is asked for, or these are no weights.
 
     References
     ----------
     .. [1] Li et al., Visualizing the Loss Landscape of Neural Nets, 2018.
     """
-    if normalise not in ("filter", "length", "none"):
-        raise ValueError(f"normalise must be 'filter', 'length' or 'none', not {normalise!r}")
+    check_weights(weights)
+    check_whole(count, "count", low=1)
+    seed = check_whole(seed, "seed", high=2**62)
+    check_choice(normalise, "normalise", ("filter", "length", "none"))
     # Not the plain seed: the stream that drew a network's initial weights under it would point
     # back at them, with a cosine of 0.1 where chance gives 0.01.
     generator = torch.Generator().manual_seed(7_000_000_007 + seed)
@@ -112,10 +118,13 @@ def around(
     Raises
     ------
     ValueError
-        If there are not two directions, or they do not fit the centre.
+        If there are not two directions, they do not fit the centre, or the reach is not above 0.
     """
-    if len(directions) != 2:
-        raise ValueError(f"a window needs two directions, not {len(directions)}")
+    directions = check_list(directions, "directions", "Weights", least=2, most=2)
+    check_number(reach, "reach", low=0, open_low=True)
+    check_weights(centre, name="centre")
+    for k, direction in enumerate(directions):
+        check_weights(direction, like=centre, name=f"directions[{k}]")
 
     def coefficients(p: Tensor) -> Tensor:
         return torch.cat([torch.ones(len(p), 1, dtype=p.dtype), p], 1)
@@ -152,17 +161,17 @@ def trajectory_plane(
     ------
     ValueError
         If there are fewer than three snapshots, they do not fit each other, or they span no
-        plane.
+        plane; if the margin is negative.
 
     Notes
     -----
     S² inner products of weight vectors, and S weight vectors held as one matrix.
     """
-    if len(trajectory) < 3:
-        raise ValueError(f"PCA needs at least three snapshots, not {len(trajectory)}")
-    last = trajectory[-1]
+    trajectory = check_list(trajectory, "trajectory", "Weights", least=3)
+    check_number(margin, "margin", low=0)
+    last = check_weights(trajectory[-1], name="trajectory[-1]")
     for k, w in enumerate(trajectory):
-        check_weights(w, like=last, name=f"snapshot {k}")
+        check_weights(w, like=last, name=f"trajectory[{k}]")
     end = to_vector(last)  # (D,)
     rows = [to_vector({key: w[key] for key in last}) - end for w in trajectory]
     steps = torch.stack(rows)  # (S, D)

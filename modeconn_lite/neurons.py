@@ -5,12 +5,16 @@ same neuron (for a convnet: to the same filter). Everything here is indexing alo
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .checks import check_indices, check_network, check_whole, describe
 from .layout import BATCH_NORMS, Hidden, Slice, hidden_layers
-from .weights import Weights
+from .networks import Runner, facts
+from .weights import Weights, check_weights
 
 __all__ = [
     "Hidden",
@@ -22,10 +26,99 @@ __all__ = [
     "reordered",
     "scale",
     "swap",
+    "tried_layers",
     "with_butterflies",
 ]
 
 Orders = Mapping[str, Tensor | Sequence[int]]
+
+
+def tried_layers(network: nn.Module, x: Tensor) -> list[Hidden]:
+    """The hidden layers, once the network has shown on inputs like x that it is understood.
+
+    With random weights and inputs of the shape of x, all its neurons are reordered: the outputs
+    must stay as they are, and each layer must give one number, or one image, for each neuron.
+
+    Raises
+    ------
+    ValueError
+        If they do not, the network is not understood, or it does not run on such inputs.
+
+    Notes
+    -----
+    Three inputs pass through the network twice, once for each network and shape of inputs.
+    """
+    layers, known = hidden_layers(network), facts(network)
+    key = ("tried", *x.shape[1:])
+    if key not in known:
+        known[key] = _trial(network, layers, x.shape[1:])
+    if known[key]:
+        raise ValueError(known[key])
+    return layers
+
+
+@torch.no_grad()
+def _trial(network: nn.Module, layers: Sequence[Hidden], shape: torch.Size) -> str:
+    """What is wrong with the layers of a network, for inputs of this shape, or nothing."""
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(shape: Sequence[int], scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(tuple(shape), generator=random, dtype=torch.float64)
+
+    state: Weights = {}
+    for name, value in (*network.named_parameters(), *network.named_buffers()):
+        if value.is_floating_point():
+            state[name] = drawn(value.shape, max(value[:1].numel(), 1) ** -0.5)
+            if value.dim() == 1:  # so that not all ReLUs are silent, and variances positive
+                state[name] = state[name].abs() + 0.1
+    orders = {}
+    for layer in layers:  # one round through all neurons: none keeps its place
+        round_trip = torch.randperm(layer.size, generator=random)
+        orders[layer.name] = torch.empty_like(round_trip)
+        orders[layer.name][round_trip] = round_trip.roll(1)
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, module: nn.Module, given: Any, out: Tensor) -> None:
+        seen[name] = tuple(out.shape)
+
+    def note_shapes(copied: nn.Module) -> None:
+        for layer in layers:
+            copied.get_submodule(layer.name).register_forward_hook(partial(note, layer.name))
+
+    x, runner = drawn((3, *shape)), Runner(network, drawn(()))
+    before = runner(state, x, note_shapes)
+    for layer in layers:
+        if len(seen[layer.name]) not in (2, 4) or seen[layer.name][1] != layer.size:
+            return (
+                f"layer {layer.name!r} gives outputs of shape {seen[layer.name]} for"
+                f" {len(x)} inputs of shape {tuple(shape)}: its {layer.size} neurons have no axis"
+                " of their own behind that of the images; flatten the inputs first"
+            )
+    after = runner(reordered(layers, state, orders), x)
+    if torch.allclose(before, after, rtol=1e-7, atol=1e-7 * float(before.abs().max())):
+        return ""
+    return (
+        f"the outputs of this {type(network).__name__} on inputs of shape {tuple(shape)} change"
+        " when its hidden neurons are reordered, so it is not what it looks like"
+    )
+
+
+def _checked(network: nn.Module, weights: Weights, name: str = "weights") -> Weights:
+    """Weights that fit the network; there may be buffers among them."""
+    buffers = dict(check_network(network).named_buffers())
+    if not isinstance(weights, dict) or not buffers.keys() & weights.keys():
+        return check_weights(weights, like=network, name=name)
+    check_weights({k: w for k, w in weights.items() if k not in buffers}, like=network, name=name)
+    floats = {k: b for k, b in buffers.items() if k in weights and b.is_floating_point()}
+    if floats:
+        check_weights({k: weights[k] for k in floats}, name=name)
+    for key, buffer in floats.items():
+        if weights[key].shape != buffer.shape:
+            raise ValueError(
+                f"{name}[{key!r}] has shape {tuple(weights[key].shape)} where"
+                f" {type(network).__name__} has {tuple(buffer.shape)}"
+            )
+    return weights
 
 
 def butterflies(weights: Weights, layer: Hidden) -> Tensor:
@@ -39,10 +132,14 @@ def butterflies(weights: Weights, layer: Hidden) -> Tensor:
         Slices of the layer in tensors that are not among them are left out.
     layer : Hidden
         One of `hidden_layers`.
+
+    Raises
+    ------
+    ValueError
+        If no tensor of the layer is among the weights, or one has another shape.
     """
-    return torch.cat(
-        [_by_neuron(weights[s.tensor], s, layer.size) for s in _own(weights, layer)], 1
-    )
+    places = _places(weights, layer)
+    return torch.cat([_by_neuron(weights[s.tensor], s, layer.size) for s in places], 1)
 
 
 def with_butterflies(weights: Weights, layer: Hidden, rows: Tensor) -> Weights:
@@ -51,10 +148,12 @@ def with_butterflies(weights: Weights, layer: Hidden, rows: Tensor) -> Weights:
     Raises
     ------
     ValueError
-        If the rows do not have the shape (n, D) that `butterflies` gives.
+        If the rows do not have the shape (n, D) that `butterflies` gives, or as there.
     """
-    places = _own(weights, layer)
+    places = _places(weights, layer)
     widths = [weights[s.tensor].numel() // layer.size for s in places]
+    if not isinstance(rows, Tensor) or not rows.is_floating_point():
+        raise ValueError(f"rows must be a floating-point tensor, not {describe(rows)}")
     if rows.shape != (layer.size, sum(widths)):
         raise ValueError(
             f"layer {layer.name!r} needs butterflies of shape {(layer.size, sum(widths))},"
@@ -83,29 +182,26 @@ def permute(network: nn.Module, weights: Weights, orders: Orders) -> Weights:
     Raises
     ------
     ValueError
-        If a name is no hidden layer, or an order no permutation of its neurons.
+        If a name is no hidden layer, an order no permutation of its neurons, or the weights do
+        not fit the network.
 
     Notes
     -----
     One gather a tensor.
     """
-    return reordered(hidden_layers(network), weights, orders)
+    return reordered(hidden_layers(network), _checked(network, weights), orders)
 
 
 def reordered(layers: Sequence[Hidden], weights: Weights, orders: Orders) -> Weights:
     """`permute` for a network whose hidden layers are known: for those who do it many times."""
     known = {layer.name: layer for layer in layers}
     index: dict[str, list[Tensor | None]] = {}
-    for name, order in orders.items():
+    for name, order in _mapping(orders, "orders").items():
         layer = _named(known, name)
-        order = torch.as_tensor(order, dtype=torch.int64).cpu()
-        if order.shape != (layer.size,) or not torch.equal(
-            order.sort().values, torch.arange(layer.size)
-        ):
-            raise ValueError(f"the order of layer {name!r} is no permutation of {layer.size}")
+        order = check_indices(order, layer.size, f"the order of layer {name!r}", every=True)
         for s in _own(weights, layer):
-            columns = order[:, None] * s.each + torch.arange(s.each)  # (n, each)
-            index.setdefault(s.tensor, [None, None])[s.axis] = columns.reshape(-1)
+            columns = order if s.each == 1 else _columns(order, s.each)  # (n · each,)
+            index.setdefault(s.tensor, [None, None])[s.axis] = columns
     changed = dict(weights)
     for tensor, (rows, columns) in index.items():
         value = weights[tensor]
@@ -118,20 +214,26 @@ def reordered(layers: Sequence[Hidden], weights: Weights, orders: Orders) -> Wei
     return changed
 
 
+def _columns(order: Tensor, each: int) -> Tensor:
+    """Columns of the neurons in this order, so many each: shape (n · each,)."""
+    return (order[:, None] * each + torch.arange(each)).reshape(-1)
+
+
 def swap(network: nn.Module, weights: Weights, name: str, i: int, j: int) -> Weights:
     """Exchange neurons i and j of one hidden layer; the function stays the same.
 
     Raises
     ------
     ValueError
-        If the name is no hidden layer, or a neuron is not there.
+        If the name is no hidden layer, a neuron is not there, or the weights do not fit.
     """
-    size = _named({layer.name: layer for layer in hidden_layers(network)}, name).size
-    if not (0 <= i < size and 0 <= j < size):
-        raise ValueError(f"layer {name!r} has neurons 0 to {size - 1}; there is no {max(i, j)}")
+    layers = hidden_layers(network)
+    size = _named({layer.name: layer for layer in layers}, name).size
+    for key, neuron in {"i": i, "j": j}.items():
+        check_whole(neuron, f"{key}, a neuron of layer {name!r},", high=size - 1)
     order = torch.arange(size)
     order[[i, j]] = order[[j, i]]
-    return permute(network, weights, {name: order})
+    return reordered(layers, _checked(network, weights), {name: order})
 
 
 def mute(
@@ -160,18 +262,14 @@ def mute(
     Raises
     ------
     ValueError
-        If a name is no hidden layer, nothing is kept, or a neuron is not there.
+        If a name is no hidden layer, nothing is kept, a neuron is not there or named twice, a
+        mask is given instead of numbers, or the weights do not fit.
     """
     layers = {layer.name: layer for layer in hidden_layers(network)}
-    changed = dict(weights)
-    for name, chosen in kept.items():
+    changed = dict(_checked(network, weights))
+    for name, chosen in _mapping(kept, "kept").items():
         layer = _named(layers, name)
-        chosen = torch.as_tensor(chosen, dtype=torch.int64).cpu().unique()
-        if not len(chosen) or chosen[0] < 0 or chosen[-1] >= layer.size:
-            raise ValueError(
-                f"keep between 1 and {layer.size} neurons of layer {name!r}, numbered from 0 to"
-                f" {layer.size - 1}; got {chosen.tolist()}"
-            )
+        chosen = check_indices(chosen, layer.size, f"kept[{name!r}]")
         factor = torch.zeros(layer.size, dtype=torch.float64)
         factor[chosen] = layer.size / len(chosen) if rescale else 1.0
         for s in layer.outgoing:
@@ -198,38 +296,85 @@ def scale(
     Raises
     ------
     ValueError
-        If a name is no hidden layer, its activation is not homogeneous, or a factor is not
-        positive.
+        If a name is no hidden layer, no factor passes through it, a factor is not positive and
+        finite in the weights' precision, as one over it must be, or the weights do not fit.
     """
     layers = {layer.name: layer for layer in hidden_layers(network)}
-    changed = dict(weights)
+    changed = dict(_checked(network, weights))
     norms = {name for name, module in network.named_modules() if isinstance(module, BATCH_NORMS)}
-    for name, factor in factors.items():
+    for name, factor in _mapping(factors, "factors").items():
         layer = _named(layers, name)
-        factor = torch.as_tensor(factor, dtype=torch.float64)
         if not layer.homogeneous:
-            raise ValueError(f"layer {name!r} has an activation through which no factor passes")
-        if factor.shape != (layer.size,) or not (factor > 0).all():
-            raise ValueError(f"layer {name!r} needs {layer.size} positive factors")
-        own = {s.tensor.rpartition(".")[0] for s in layer.slices if s.axis == 0} & norms
+            raise ValueError(
+                f"layer {name!r} has an activation or normalisation through which no factor passes"
+            )
+        factor = _factors(factor, layer, next(iter(weights.values())))
+        # Behind the first BatchNorm all is normalised again: only the last one's vectors count.
+        own = [s.tensor.rpartition(".")[0] for s in layer.slices if s.axis == 0]
+        last = next((module for module in reversed(own) if module in norms), None)
         for s in layer.slices:
             module, _, key = s.tensor.rpartition(".")
             if s.axis == 1:
                 changed[s.tensor] = _times(changed[s.tensor], s, 1 / factor)
-            elif key in ("weight", "bias") and (not own or module in own):
+            elif key in ("weight", "bias") and last in (None, module):
                 changed[s.tensor] = _times(changed[s.tensor], s, factor)
     return changed
 
 
-def _named(layers: dict[str, Hidden], name: str) -> Hidden:
-    if name not in layers:
+def _factors(values: Any, layer: Hidden, like: Tensor) -> Tensor:
+    """A factor for each neuron, such that it and its inverse are numbers as the weights are."""
+    try:
+        factor = torch.as_tensor(values, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the factors of layer {layer.name!r} must be numbers, not {describe(values)}"
+        ) from error
+    stored = torch.stack([factor, 1 / factor]).to(like.dtype)
+    if factor.shape != (layer.size,) or not (torch.isfinite(stored) & (stored > 0)).all():
+        raise ValueError(
+            f"layer {layer.name!r} needs {layer.size} positive factors, finite and no zero in"
+            f" {like.dtype}, they and one over them"
+        )
+    return factor
+
+
+def _mapping(values: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{name} must be a dict from names of hidden layers, not {describe(values)}"
+        )
+    return values
+
+
+def _named(layers: dict[str, Hidden], name: Any) -> Hidden:
+    if not isinstance(name, str) or name not in layers:
         raise ValueError(f"no hidden layer {name!r}; this network has {tuple(layers)}")
     return layers[name]
 
 
+def _places(weights: Weights, layer: Hidden) -> list[Slice]:
+    """As `_own`, for what a caller gives: some slices at least."""
+    if not isinstance(layer, Hidden):
+        raise ValueError(f"layer must be one of hidden_layers(network), not {describe(layer)}")
+    if not isinstance(weights, dict):
+        raise ValueError(f"weights must be a dict of tensors, not {describe(weights)}")
+    places = _own(weights, layer)
+    if not places:
+        raise ValueError(f"nothing of layer {layer.name!r} is among these weights")
+    return places
+
+
 def _own(weights: Weights, layer: Hidden) -> list[Slice]:
     """The layer's slices among these weights; running statistics may or may not be there."""
-    return [s for s in layer.slices if s.tensor in weights]
+    own = [s for s in layer.slices if s.tensor in weights]
+    for s in own:
+        shape = weights[s.tensor].shape
+        if shape[s.axis : s.axis + 1] != (layer.size * s.each,):
+            raise ValueError(
+                f"the tensor {s.tensor!r} has shape {tuple(shape)}; the {layer.size} neurons of"
+                f" layer {layer.name!r} need {layer.size * s.each} places on its axis {s.axis}"
+            )
+    return own
 
 
 def _by_neuron(tensor: Tensor, s: Slice, size: int) -> Tensor:

@@ -6,17 +6,20 @@ and keeps anchors and coefficients in sight, so that evaluation can use that a n
 layer is linear in its weights. What is no mix is a plain function of t.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from math import comb, inf
 from numbers import Integral
-from typing import overload
+from typing import Any, overload
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .weights import Weights, check_weights, distance, inner, mix
+from .checks import check_list, check_number, check_whole, check_word, describe
+from .weights import Weights, check_weights, combined, distance, inner
 
 Coefficients = Callable[[Tensor], Tensor]
 
@@ -43,8 +46,9 @@ class Path:
     Raises
     ------
     ValueError
-        If anchors do not fit each other, knots do not rise from 0 to 1, or there is not one
-        label for each piece.
+        If anchors do not fit each other, knots do not rise from 0 to 1, there is not one label
+        for each piece, or one of them is of another kind. Coefficients of another shape or that
+        are not finite are refused when a point is asked for.
 
     Examples
     --------
@@ -64,17 +68,18 @@ class Path:
     labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check_anchors(self.anchors, self.name)
         _check_pieces(self)
+        check_mix(self.anchors, self.coefficients, self.name)
 
     def mixture(self, t: Sequence[float] | Tensor) -> Tensor:
         """Coefficients of the anchors at each t: shape (T, K), float64, on the CPU."""
         # Rounded, so that at a knot the other anchors count for nothing rather than for 1e-17.
-        return self.coefficients(_times(t, self)).round(decimals=13)
+        rows = rows_at(self.coefficients, _times(t, self).reshape(-1), len(self.anchors), self.name)
+        return rows.round(decimals=13)
 
     def __call__(self, t: float) -> Weights:
         """Weights at t. At a knot whose mix is a single anchor, that anchor to the bit."""
-        return mix(self.mixture([t])[0], self.anchors)
+        return combined(self.mixture(_one_time(t, self))[0], self.anchors)
 
     def corners(self) -> list[Weights]:
         """The weights at the knots."""
@@ -82,7 +87,8 @@ class Path:
 
     def length(self, points: int = 1001) -> float:
         """Euclidean length from t = 0 to t = 1, by chords between `points` times and the knots."""
-        return float(self.travelled(grid(points, self.knots))[-1])
+        times = grid(check_whole(points, "points", low=2), self.knots)
+        return float(self.travelled(times)[-1])
 
     def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
         """Length travelled from the first of the sorted times to each of them: shape (T,).
@@ -90,7 +96,10 @@ class Path:
         Chord lengths come from inner products of anchors, of those that a step changes together:
         at most K² of them, some 2 K for a polychain, whatever T.
         """
-        steps = self.mixture(t).diff(dim=0)  # (T − 1, K)
+        times = _sorted_times(t, self)
+        if len(times) == 1:
+            return from_steps([])
+        steps = self.mixture(times).diff(dim=0)  # (T − 1, K)
         changed = (steps != 0).double()
         gram = torch.zeros(len(self.anchors), len(self.anchors), dtype=torch.float64)  # (K, K)
         for k, m in (changed.T @ changed).triu().nonzero().tolist():
@@ -112,6 +121,12 @@ class FunctionPath:
     name, knots, domain, labels
         As for `Path`.
 
+    Raises
+    ------
+    ValueError
+        If it is no function of t alone, or one of the others is not as for `Path`. What is no
+        dictionary of tensors is refused when a point is asked for.
+
     Examples
     --------
     >>> import torch
@@ -129,10 +144,18 @@ class FunctionPath:
 
     def __post_init__(self) -> None:
         _check_pieces(self)
+        _check_function(self.function)
 
     def __call__(self, t: float) -> Weights:
         """Weights at t, whatever the function gives."""
-        return self.function(float(_times([t], self)[0]))
+        time = float(_one_time(t, self))
+        weights = self.function(time)
+        if not isinstance(weights, dict) or not weights:
+            raise ValueError(
+                f"path {self.name!r} gives {describe(weights)} at t = {time:g}; its function must"
+                " return Weights, a dict of tensors"
+            )
+        return weights
 
     def corners(self) -> list[Weights]:
         """The weights at the knots."""
@@ -140,11 +163,12 @@ class FunctionPath:
 
     def length(self, points: int = 101) -> float:
         """Euclidean length from t = 0 to t = 1, by chords; each costs a call of the function."""
-        return float(self.travelled(grid(points, self.knots))[-1])
+        times = grid(check_whole(points, "points", low=2), self.knots)
+        return float(self.travelled(times)[-1])
 
     def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
         """Length travelled from the first of the sorted times to each of them: shape (T,)."""
-        before, *others = _times(t, self).tolist()
+        before, *others = _sorted_times(t, self).tolist()
         steps, here = [], self(before)
         for time in others:
             last, here = here, self(time)
@@ -156,7 +180,13 @@ AnyPath = Path | FunctionPath
 
 
 def as_path(path: AnyPath | Callable[[float], Weights]) -> AnyPath:
-    """The path itself; a plain function of t as a `FunctionPath`."""
+    """The path itself; a plain function of t as a `FunctionPath`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
     if isinstance(path, Path | FunctionPath):
         return path
     return FunctionPath(path, getattr(path, "__name__", "path"))
@@ -201,6 +231,11 @@ def polychain(
     labels : sequence of str
         A word for each line, or none at all.
 
+    Raises
+    ------
+    ValueError
+        If there are fewer than two points, or they do not fit each other.
+
     References
     ----------
     .. [1] Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, 2018.
@@ -214,20 +249,26 @@ def polychain(
     >>> path(0.75), round(path.length(), 6), path.knots
     ({'w': tensor([3., 2.])}, 7.0, (0.0, 0.5, 1.0))
     """
-    last = _at_least_two(points, "a polychain") - 1
+    points = check_list(points, "points", "Weights", least=2)
+    last = len(points) - 1
     nodes = torch.arange(last + 1, dtype=torch.float64)
 
     def coefficients(t: Tensor) -> Tensor:
         return (1 - (t[:, None] * last - nodes).abs()).clamp(min=0)
 
     knots = tuple(j / last for j in range(last + 1))
-    return Path(tuple(points), coefficients, name, knots, labels=tuple(labels))
+    return Path(points, coefficients, name, knots, labels=labels)
 
 
 def bezier(points: Sequence[Weights], *, name: str = "Bézier") -> Path:
     """The Bézier curve with these control points; it passes through the first and the last.
 
     Coefficients are Bernstein's: binom(n, j) tʲ (1 − t)ⁿ⁻ʲ for n + 1 points.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two points, or they do not fit each other.
 
     Examples
     --------
@@ -236,18 +277,13 @@ def bezier(points: Sequence[Weights], *, name: str = "Bézier") -> Path:
     >>> bezier([{"w": torch.tensor([x])} for x in (0.0, 1.0, 0.0)])(0.5)
     {'w': tensor([0.5000])}
     """
-    n = _at_least_two(points, "a Bézier curve") - 1
+    points = check_list(points, "points", "Weights", least=2)
+    n = len(points) - 1
 
     def coefficients(t: Tensor) -> Tensor:
         return torch.stack([comb(n, j) * t**j * (1 - t) ** (n - j) for j in range(n + 1)], 1)
 
-    return Path(tuple(points), coefficients, name)
-
-
-def _at_least_two(points: Sequence[Weights], what: str) -> int:
-    if len(points) < 2:
-        raise ValueError(f"{what} needs at least two points, not {len(points)}")
-    return len(points)
+    return Path(points, coefficients, name)
 
 
 @overload
@@ -264,6 +300,7 @@ def backward(path: AnyPath) -> AnyPath:
     >>> backward(segment({"w": torch.zeros(1)}, {"w": torch.ones(1)}))(0.25)
     {'w': tensor([0.7500])}
     """
+    path = as_path(path)
     low, high = path.domain
     changes = {
         "knots": tuple(1 - t for t in reversed(path.knots)),
@@ -282,13 +319,13 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath: ...
 def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
     """Walk several paths one after another; each piece between two knots takes equal time.
 
-    The result is a mix if all the parts are, else a plain function of t. It keeps labels if any
-    part has them.
+    A part may be a plain function of t. The result is a mix if all the parts are, else a plain
+    function of t. It keeps labels if any part has them.
 
     Raises
     ------
     ValueError
-        If a path does not start where the one before it ends.
+        If there is no path, or one does not start where the one before it ends.
 
     Examples
     --------
@@ -298,6 +335,9 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
     >>> concat(segment(a, b), segment(b, c))(0.75)
     {'w': tensor([1.5000])}
     """
+    if len(paths) == 1 and isinstance(paths[0], list | tuple):
+        raise ValueError("give the paths one by one: concat(*paths)")
+    paths = tuple(as_path(path) for path in paths)
     _check_joints(paths)
     pieces = [len(path.knots) - 1 for path in paths]
     shares = [count / sum(pieces) for count in pieces]
@@ -327,8 +367,10 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
 def _check_joints(paths: Sequence[AnyPath]) -> None:
     if not paths:
         raise ValueError("there is no path to walk; give at least one")
-    for k, (one, two) in enumerate(pairwise(paths)):
-        gap = distance(one(1.0), two(0.0))
+    for k, (one, two) in enumerate(pairwise(paths), 1):
+        end, start = one(1.0), two(0.0)
+        check_weights(start, like=end, name=f"path {k + 1} ({two.name!r})")
+        gap = distance(end, start)
         if gap > 1e-5 * (1 + two.length(points=2)):
             raise ValueError(
                 f"path {k + 1} ({two.name!r}) starts at distance {gap:.3g} from the end of path {k}"
@@ -371,12 +413,20 @@ def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 
     points : int or times
         How many evenly spaced times from 0 to 1, or the times themselves. One that misses a knot
         by rounding gives way to it.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, fewer than two points, or a time is not finite.
     """
     if isinstance(points, Integral):
-        if points < 2:
-            raise ValueError(f"at least 2 points are needed to see a path, not {points}")
-        points = torch.linspace(0, 1, int(points), dtype=torch.float64)
-    t = torch.as_tensor(points, dtype=torch.float64, device="cpu").reshape(-1)
+        count = check_whole(points, "points", low=2)
+        points = torch.linspace(0, 1, count, dtype=torch.float64)
+    t = _as_times(points, "points")
+    if not t.dim():
+        raise ValueError(
+            f"points must be a whole number or a list of times, not {describe(points)}"
+        )
     if not torch.isfinite(t).all():
         raise ValueError(f"points must be finite times, not {t.tolist()}")
     bends = torch.tensor(list(knots), dtype=torch.float64)
@@ -387,12 +437,27 @@ def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 
 def from_steps(steps: Sequence[float] | Tensor) -> Tensor:
     """Length travelled to each of T points, from the T − 1 lengths between them: shape (T,)."""
     lengths = torch.as_tensor(steps, dtype=torch.float64)
-    return torch.cat([lengths.new_zeros(1), lengths]).cumsum(0)
+    return F.pad(lengths, (1, 0)).cumsum(0)
 
 
-def _times(t: Sequence[float] | Tensor, path: AnyPath) -> Tensor:
+def _as_times(t: Any, name: str = "t") -> Tensor:
+    """One time or a list of them, float64, on the CPU."""
+    try:
+        kind = torch.as_tensor(t).dtype  # of the kind alone: here a list's floats are rounded
+        fits = kind != torch.bool and not kind.is_complex
+        times = torch.as_tensor(t if fits else 0, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be a number or a list of them, not {describe(t)}") from error
+    if not fits:
+        raise ValueError(f"{name} must be a number or a list of them, not {kind}")
+    if times.dim() > 1:
+        raise ValueError(f"{name} must be a list of times, not of shape {tuple(times.shape)}")
+    return times
+
+
+def _times(t: Any, path: AnyPath) -> Tensor:
     """Check that every t lies in the path's domain; rounding may miss an end by 1e-9."""
-    times = torch.as_tensor(t, dtype=torch.float64, device="cpu").reshape(-1)
+    times = _as_times(t)
     low, high = path.domain
     wrong = ~(torch.isfinite(times) & (times >= low - 1e-9) & (times <= high + 1e-9))
     if wrong.any():
@@ -403,18 +468,94 @@ def _times(t: Sequence[float] | Tensor, path: AnyPath) -> Tensor:
     return times.clamp(low, high)
 
 
-def check_anchors(anchors: Sequence[Weights], name: str) -> None:
+def _one_time(t: Any, path: AnyPath) -> Tensor:
+    """One t, shape (1,)."""
+    times = _times(t, path)
+    if times.numel() != 1:
+        raise ValueError(f"path {path.name!r} gives the weights at one t, not at {len(times)}")
+    return times.reshape(1)
+
+
+def _sorted_times(t: Any, path: AnyPath) -> Tensor:
+    """One t or more, rising."""
+    times = _times(t, path).reshape(-1)
+    if not len(times) or (times.diff() < 0).any():
+        raise ValueError(f"lengths need sorted times, at least one, not {describe(t)}")
+    return times
+
+
+def check_mix(anchors: Sequence[Weights], coefficients: Coefficients, name: str) -> None:
     """Refuse to mix no anchors at all, or such as do not fit each other."""
-    if not anchors:
-        raise ValueError(f"{name!r} has no anchors; a mix needs at least one")
+    anchors = check_list(anchors, f"the anchors of {name!r}", "Weights")
     for k, anchor in enumerate(anchors):
         check_weights(anchor, like=anchors[0], name=f"anchor {k} of {name!r}")
+    if not callable(coefficients) or isinstance(coefficients, type):
+        raise ValueError(
+            f"the coefficients of {name!r} must be a function, not {describe(coefficients)}"
+        )
+
+
+def rows_at(coefficients: Coefficients, points: Tensor, count: int, name: str) -> Tensor:
+    """Coefficients at each of P points, shape (P, count), float64, on the CPU."""
+    rows = _rows(coefficients(points), points, count, name)
+    if len(points) == count > 1:  # then a shape does not tell rows from columns
+        _rows(coefficients(points[:1]), points[:1], count, name)
+    return rows
+
+
+def _rows(found: Any, points: Tensor, count: int, name: str) -> Tensor:
+    shape = len(points), count
+    if not isinstance(found, Tensor) or found.shape != shape:
+        came = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else describe(found)
+        raise ValueError(
+            f"the coefficients of {name!r} have {came} where {shape} is needed:"
+            " a row for each point, in it a number for each anchor"
+        )
+    if not torch.isfinite(found).all():
+        where = points[~torch.isfinite(found).all(1).cpu()][0].tolist()
+        raise ValueError(f"the coefficients of {name!r} are not finite at {where}")
+    return found.detach().to("cpu", torch.float64)
+
+
+def _check_function(function: Any) -> None:
+    """A function of t alone. What it gives is seen when it is called."""
+    hint = "; of weights alone, see evaluate" if isinstance(function, dict) else ""
+    if isinstance(function, type | nn.Module) or not callable(function):
+        raise ValueError(
+            "a path is a Path or a function of t that gives Weights, not"
+            f" {describe(function)}{hint}"
+        )
+    try:
+        inspect.signature(function).bind(0.0)
+    except TypeError as error:
+        raise ValueError(
+            f"a path is a function of t alone; {describe(function)} cannot be called with one"
+            f" number: {error}"
+        ) from error
+    except ValueError:  # something of C that does not say what it takes
+        pass
 
 
 def _check_pieces(path: AnyPath) -> None:
-    """Knots that run from 0 to 1, and a label for each piece or none."""
-    knots, labels = path.knots, path.labels
-    if knots[0] != 0 or knots[-1] != 1 or any(a >= b for a, b in pairwise(knots)):
-        raise ValueError(f"the knots of {path.name!r} must rise from 0 to 1, not {knots}")
+    """Knots that run from 0 to 1 within the domain, and a label for each piece or none."""
+    name = check_word(path.name, "the name of a path")
+    given = path.knots.tolist() if isinstance(path.knots, Tensor) else path.knots
+    knots = check_list(given, f"the knots of {name!r}", "times", least=0)
+    knots = tuple(check_number(knot, f"each knot of {name!r}") for knot in knots)
+    if len(knots) < 2 or knots[0] != 0 or knots[-1] != 1 or any(a >= b for a, b in pairwise(knots)):
+        raise ValueError(f"the knots of {name!r} must rise from 0 to 1, not {knots}")
+    labels = check_list(path.labels, f"the labels of {name!r}", "words", least=0)
     if labels and len(labels) != len(knots) - 1:
-        raise ValueError(f"{path.name!r} has {len(knots) - 1} pieces and {len(labels)} labels")
+        raise ValueError(f"{name!r} has {len(knots) - 1} pieces and {len(labels)} labels")
+    for label in labels:
+        check_word(label, f"each label of {name!r}")
+    low, high = check_list(path.domain, f"the domain of {name!r}", "times", least=2, most=2)
+    for end in low, high:
+        if end not in (-inf, inf):
+            check_number(end, f"each end of the domain of {name!r}")
+    if not (low <= 0 and high >= 1):
+        raise ValueError(f"the domain of {name!r} must hold all t from 0 to 1, not {low} to {high}")
+    # Tuples: nobody can change them afterwards.
+    object.__setattr__(path, "knots", knots)
+    object.__setattr__(path, "labels", labels)
+    object.__setattr__(path, "domain", (low, high))

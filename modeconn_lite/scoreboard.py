@@ -4,14 +4,16 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from . import data
+from .checks import check_dataset, check_list, check_network, check_word
 from .evaluation import evaluate, profiles
-from .methods import METHODS, method
+from .methods import METHODS, Method, method
 from .tables import html_table, mean_and_deviation
-from .weights import Weights, distance
+from .weights import Weights, check_weights, distance
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Board:
         ValueError
             If the board has no such method or figure.
         """
-        if method not in self.methods() or figure not in Row.__dataclass_fields__:
+        if method not in self.methods() or figure not in list(Row.__dataclass_fields__):
             raise ValueError(
                 f"no figure {figure!r} of {method!r} here; methods: {self.methods()},"
                 f" figures: {list(Row.__dataclass_fields__)}"
@@ -135,11 +137,12 @@ def row(
     Raises
     ------
     ValueError
-        If there is no such method, or a and b are the same weights.
+        If there is no such method, weights and network do not fit, a and b are the same weights,
+        or as `profile`.
     """
-    connect = method(key).connect
-    if distance(a, b) == 0:
-        raise ValueError("a and b are the same weights; a scoreboard compares paths between two")
+    connect = _method(key).connect
+    check_dataset(dataset, "dataset")
+    a, b = _check_pair((a, b), "a and b", network)
     start = time.perf_counter()
     path = connect(network, a, b, dataset.train)
     seconds = time.perf_counter() - start
@@ -161,7 +164,7 @@ def board(
     network: nn.Module,
     pairs: Sequence[tuple[Weights, Weights]],
     dataset: data.Dataset,
-    methods: Sequence[str] = ("linear",),
+    methods: str | Sequence[str] = ("linear",),
 ) -> Board:
     """The scoreboard of some methods over pairs of networks.
 
@@ -172,13 +175,14 @@ def board(
     pairs : sequence of pairs of Weights
     dataset : Dataset
         Paths are found on its training split and measured on both.
-    methods : sequence of str
-        Keys of `methods.METHODS`.
+    methods : str or sequence of str
+        Keys of `methods.METHODS`, or a single one.
 
     Raises
     ------
     ValueError
-        If there are no pairs, a method is unknown, or the two of a pair are the same.
+        Before any path is looked for: if there are no pairs, one does not fit the network or is
+        twice the same, or a method is unknown or named twice.
 
     Examples
     --------
@@ -189,11 +193,17 @@ def board(
       Linear: worst accuracy 0.52, barrier 1.36 nats
       Weight matching + line + swaps back to B: worst accuracy 0.97, barrier 0.05 nats
     """
-    if not pairs:
-        raise ValueError("a scoreboard needs at least one pair of networks")
+    check_dataset(dataset, "dataset")
+    keys = check_list([methods] if isinstance(methods, str) else methods, "methods", "keys")
+    for key in keys:
+        _method(key)
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"methods {keys} name one twice; each has one row")
+    pairs = check_list(pairs, "pairs", "pairs of Weights")
+    pairs = [_check_pair(pair, f"pairs[{i}]", network) for i, pair in enumerate(pairs)]
     rows = tuple(
         row(key, network, a, b, dataset, pair=(2 * i, 2 * i + 1))
-        for key in methods
+        for key in keys
         for i, (a, b) in enumerate(pairs)
     )
     ends = [w for pair in pairs for w in pair]
@@ -202,3 +212,17 @@ def board(
         for s in (dataset.train, dataset.test)
     ]
     return Board(dataset.name, rows, (means[0], means[1]))
+
+
+def _method(key: Any) -> Method:
+    return method(check_word(key, "a method's key"))
+
+
+def _check_pair(pair: Any, name: str, network: nn.Module) -> tuple[Weights, Weights]:
+    """Two different weights of a network."""
+    a, b = check_list(pair, name, "Weights", least=2, most=2)
+    check_weights(a, like=check_network(network), name=f"the first of {name}")
+    check_weights(b, like=a, name=f"the second of {name}")
+    if distance(a, b) == 0:
+        raise ValueError(f"{name} are the same weights; a scoreboard compares paths between two")
+    return a, b

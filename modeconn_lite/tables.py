@@ -27,10 +27,14 @@ def percent(share: float, digits: int = 1) -> str:
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (of a sample) over pairs; one value deviates by zero."""
+    if not len(values):
+        raise ValueError("there are no values; a mean needs at least one")
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def span(values: Sequence[float]) -> str:
     """Fractions from the lowest to the highest, and their mean, in per cent."""
+    if not len(values):
+        raise ValueError("there are no values; a span needs at least one")
     low, high, mean = map(percent, (min(values), max(values), statistics.mean(values)))
     return f"{low} to {high}, mean {mean}"

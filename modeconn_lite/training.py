@@ -5,28 +5,35 @@ networks cost little more than one. They never touch each other: the result equa
 one by one.
 """
 
-import copy
 import hashlib
+import json
 import math
+import re
+import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
+from .checks import check_choice, check_list, check_number, check_split, check_whole
 from .data import Split
-from .networks import batch_norms
+from .files import BadFile, Damaged, check_file
+from .networks import Runner, batch_norms
 from .weights import (
     Weights,
+    check_device,
     check_weights,
+    copy_of,
     fresh_weights,
-    load,
+    read,
     save,
     stack,
     to_vector,
@@ -43,6 +50,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 # Multiplications in one step below which a second thread gains nothing on an idle machine, and
 # loses much on a busy one, where each of many small operations would wait for it.
 SMALL_STEP = 50_000_000
+FEW = 4  # images with which a training is tried out, and told from another
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -91,12 +99,14 @@ def train(
     Parameters
     ----------
     network : nn.Module
-        The architecture; its own weights are neither used nor changed.
+        The architecture; its own weights are neither used nor changed. Parameters that are
+        frozen (`requires_grad` is False) stay where they start.
     split : Split
         The training images, shape (n, …), and labels, shape (n,).
     seeds : sequence of int
         Each fixes a network's initial weights, its order of the data, its augmentation and its
-        dropout masks. The same seed gives the same network in whatever company it trains.
+        dropout masks. The same seed gives the same network in whatever company it trains. Whole
+        numbers from 0; one may come twice.
     epochs, batch : int
         Passes over the split, and images in one step of each network.
     rate, momentum, weight_decay : float
@@ -106,7 +116,8 @@ def train(
     start : sequence of Weights, optional
         Initial weights, if not drawn from the seeds.
     augment : function, optional
-        Changes a batch of images, shape (batch, …), with a generator of the network's own.
+        Changes a batch of images, shape (batch, …), with a generator of the network's own, and
+        with no other randomness.
     snapshots : sequence of int
         Epochs after which the networks are copied as they are; 0 copies the initial ones.
     progress : bool
@@ -114,16 +125,17 @@ def train(
     checkpoint : path, optional
         A file that is written after every epoch and from which an interrupted call of the same
         training continues, or returns at once if it was finished. Delete it when the result is
-        safe.
+        safe. A damaged one is no loss but of time: the training starts again, with a warning.
     device : device, optional
         Where to train; by default where the images are.
 
     Raises
     ------
     ValueError
-        If the network has BatchNorm (its buffers are no weights), the schedule is unknown, a
-        number is out of range, starting points do not fit, the loss diverges, or a checkpoint
-        belongs to another training.
+        If the network has BatchNorm (its buffers are no weights), cannot be copied, does not run
+        on the images, or has too few outputs; the schedule is unknown, a number is out of range,
+        starting points do not fit, `augment` draws from elsewhere or changes the number of
+        images, the loss diverges, or a checkpoint belongs to another training.
 
     Notes
     -----
@@ -141,22 +153,26 @@ def train(
     >>> bool((done.loss[-1] < 0.5 * done.loss[0]).all())
     True
     """
+    check_split(split)
     settings = _Settings(epochs, batch, rate, schedule, momentum, weight_decay, snapshots)
-    _check(network, seeds, settings)
-    network = copy.deepcopy(network).train()  # dropout is for training, whatever the caller's mode
+    seeds = _check_seeds(seeds)
+    network = copy_of(network).train()  # dropout is for training, whatever the caller's mode
+    _check_trainable(network)
     first = _starting_points(network, seeds, start)
-    device = torch.device(device or split.x.device)
-    state = _State(stack(first), len(seeds), snapshots, device)
-    about = f"{settings} seeds={tuple(seeds)} augmented={augment is not None}"
-    about += f" {_digest(first, split)}"
-    file = FilePath(checkpoint) if checkpoint is not None else None
-    if file is not None and file.exists():
-        state.resume(file, about)
+    device = check_device(split.x.device if device is None else device)
+    state = _State(stack(first), settings, device, [k for k, p in _trained(network)])
 
     like = next(iter(state.weights.values()))
     network = network.to(like)  # its buffers, if it has any
     x, y = split.x.to(like), split.y.to(device)
-    step = _make_step(network, settings, len(split.classes))
+    seen = _try_out(network, state.weights, x[:FEW], augment, len(split.classes))
+    file = check_file(checkpoint, "checkpoint") if checkpoint is not None else None
+    about = _About({}, {})
+    if file is not None:
+        about = _About(_words(network, settings, seeds, first, split, augment), seen)
+        state.resume(file, about)
+
+    step = _make_step(_make_run(network), settings)
     work = batch * sum(w.numel() for w in state.weights.values())
     bar = tqdm(total=epochs, initial=state.epoch, desc="epochs", disable=not progress)
     with _one_thread_if(work < SMALL_STEP), bar:
@@ -166,12 +182,12 @@ def train(
                 state.write(file, about)
             bar.update()
     copies = {epoch: unstack(w) for epoch, w in sorted(state.snapshots.items())}
-    return Training(tuple(seeds), unstack(state.weights), state.loss, copies)
+    return Training(seeds, unstack(state.weights), state.loss, copies)
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """The numbers of a training, in the order in which a checkpoint names them."""
+    """The numbers of a training, checked."""
 
     epochs: int
     batch: int
@@ -181,42 +197,60 @@ class _Settings:
     weight_decay: float
     snapshots: Sequence[int]
 
+    def __post_init__(self) -> None:
+        epochs = check_whole(self.epochs, "epochs")
+        which = check_list(self.snapshots, "snapshots", "epochs", least=0)
+        wanted = {check_whole(epoch, "each of snapshots", high=epochs) for epoch in which}
+        checked = {
+            "epochs": epochs,
+            "batch": check_whole(self.batch, "batch", low=1),
+            "rate": check_number(self.rate, "rate", low=0, open_low=True),
+            "schedule": check_choice(self.schedule, "schedule", SCHEDULES),
+            "momentum": check_number(self.momentum, "momentum", low=0),
+            "weight_decay": check_number(self.weight_decay, "weight_decay", low=0),
+            "snapshots": tuple(sorted(wanted)),
+        }
+        for name, value in checked.items():  # 0 and 0.0 are the same setting
+            object.__setattr__(self, name, value)
+
     def rate_at(self, epochs: float) -> float:
         """The learning rate after so many epochs, whole or not."""
         return self.rate * SCHEDULES[self.schedule](epochs / self.epochs)
 
-    def __str__(self) -> str:
-        return " ".join(f"{name}={value!r}" for name, value in vars(self).items())
+
+def _check_seeds(seeds: Any) -> tuple[int, ...]:
+    """One seed or more."""
+    found = check_list(seeds, "seeds", "whole numbers")
+    return tuple(check_whole(seed, "each of seeds", high=2**63 - 1) for seed in found)
 
 
-def _check(network: nn.Module, seeds: Sequence[int], settings: _Settings) -> None:
-    """Refuse a network or numbers that cannot be trained with."""
+def _trained(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen."""
+    return [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+
+
+def _check_trainable(network: nn.Module) -> None:
     if batch_norms(network):
         raise ValueError(
             f"cannot train {batch_norms(network)[0]!r}: running statistics are no weights;"
             " train this network with a loop of your own and pass its weights_of()"
         )
-    epochs, batch, rate = settings.epochs, settings.batch, settings.rate
-    schedule, snapshots = settings.schedule, settings.snapshots
-    if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}; choose one of {tuple(SCHEDULES)}")
-    if not seeds or epochs < 0 or batch < 1:
-        raise ValueError(f"need seeds, epochs ≥ 0, batch ≥ 1; got {seeds=}, {epochs=}, {batch=}")
-    if not 0 < rate < math.inf or any(not 0 <= k <= epochs for k in snapshots):
-        raise ValueError(
-            f"need 0 < rate < ∞, snapshots from 0 to {epochs}; got {rate=}, {snapshots=}"
-        )
+    if not _trained(network):
+        raise ValueError("the network has no parameters to train: it has none, or all are frozen")
 
 
 def _starting_points(
     network: nn.Module, seeds: Sequence[int], start: Sequence[Weights] | None
-) -> list[Weights]:
+) -> Sequence[Weights]:
     """The caller's initial weights, checked, or those that the seeds give."""
-    first = list(start) if start is not None else [fresh_weights(network, s) for s in seeds]
+    if start is None:
+        return [fresh_weights(network, s) for s in seeds]
+    first = check_list(start, "start", "weights, one for each seed", least=0)
     if len(first) != len(seeds):
         raise ValueError(f"{len(first)} starting points for {len(seeds)} seeds; give one for each")
     for k, w in enumerate(first):
         check_weights(w, like=network, name=f"start[{k}]")
+        check_weights(w, like=first[0], name=f"start[{k}]")
     return first
 
 
@@ -236,12 +270,12 @@ class _State:
     """Everything that a training in progress needs to go on: weights, velocity, history."""
 
     def __init__(
-        self, weights: Weights, networks: int, snapshots: Sequence[int], device: torch.device
+        self, weights: Weights, settings: _Settings, device: torch.device, trained: Sequence[str]
     ) -> None:
         self.weights = {key: w.detach().to(device) for key, w in weights.items()}
-        self.velocity = {key: torch.zeros_like(w) for key, w in self.weights.items()}
-        self.loss = torch.zeros(0, networks)
-        self.wanted = set(snapshots)
+        self.velocity = {key: torch.zeros_like(self.weights[key]) for key in trained}
+        self.loss = torch.zeros(0, len(next(iter(weights.values()))))
+        self.wanted = settings.snapshots
         self.snapshots: dict[int, Weights] = {}
         self.take_snapshot()
 
@@ -256,40 +290,194 @@ class _State:
 
     def close_epoch(self, loss: Tensor, seeds: Sequence[int]) -> None:
         """Note the mean losses of an epoch, shape (networks,); refuse to go on without them."""
-        if not torch.isfinite(loss).all():
-            bad = seeds[int((~torch.isfinite(loss)).nonzero()[0, 0])]
+        sound = torch.isfinite(loss)
+        for w in self.weights.values():  # the last step may have been the one too far
+            sound &= torch.isfinite(w).reshape(len(w), math.prod(w.shape[1:])).all(1)
+        if not sound.all():
+            bad = seeds[int((~sound).nonzero()[0, 0])]
             raise ValueError(
                 f"seed {bad}: the loss diverged in epoch {self.epoch + 1}; use a smaller rate"
             )
         self.loss = torch.cat([self.loss, loss.cpu()[None]])
         self.take_snapshot()
 
-    def write(self, file: FilePath, about: str) -> None:
-        """Write everything to a checkpoint, with a line about which training it belongs to."""
-        parts = {"weights": self.weights, "velocity": self.velocity}
+    def write(self, file: FilePath, about: "_About") -> None:
+        """Write everything to a checkpoint, with what tells this training from others."""
+        parts = {"weights": self.weights, "velocity": self.velocity, "behaviour": about.behaviour}
         parts |= {f"snapshot {epoch}": w for epoch, w in self.snapshots.items()}
         flat = {f"{part}/{key}": w for part, ws in parts.items() for key, w in ws.items()}
-        save(flat | {"loss": self.loss}, file, {"settings": about})
+        save(flat | {"loss": self.loss}, file, {"training": json.dumps(about.words)})
 
-    def resume(self, file: FilePath, about: str) -> None:
-        """Take over what `write` wrote, if the line about it is the same."""
-        flat = load(file)
-        with safe_open(file, "pt") as opened:
-            theirs = (opened.metadata() or {}).get("settings")
-        if theirs != about:
-            raise ValueError(
-                f"{file} belongs to another training ({theirs}), not to this one ({about});"
-                " delete it or choose another file"
-            )
+    def resume(self, file: FilePath, about: "_About") -> None:
+        """Take over what `write` wrote, if it is of the same training; if it is damaged, warn."""
+        try:
+            flat, metadata = read(file)
+        except FileNotFoundError:
+            return
+        except Damaged as error:
+            warnings.warn(f"{error.file} {error.why}; training starts again", stacklevel=3)
+            return
+        remedy = "delete it or choose another file"
+        if "training" not in metadata or "loss" not in flat:
+            raise BadFile(file, "is no checkpoint of a training", remedy)
+        loss = flat.pop("loss")
         device = next(iter(self.weights.values())).device
-        self.loss = flat.pop("loss")
         parts: dict[str, Weights] = {}
         for name, value in flat.items():
             part, key = name.split("/", 1)
             parts.setdefault(part, {})[key] = value.to(device)
-        parts = {part: {key: w[key] for key in self.weights} for part, w in parts.items()}
-        self.weights, self.velocity = parts.pop("weights"), parts.pop("velocity")
+        theirs = _About(json.loads(metadata["training"]), parts.pop("behaviour"))
+        if differences := about.differences(theirs):
+            others = f"belongs to another training: there, {', '.join(differences)}"
+            raise BadFile(file, others, remedy)
+        self.loss, self.weights, self.velocity = loss, parts.pop("weights"), parts.pop("velocity")
         self.snapshots = {int(part.split()[1]): w for part, w in parts.items()}
+
+
+@dataclass(frozen=True)
+class _About:
+    """What tells a training from others.
+
+    Attributes
+    ----------
+    words : dict of str to str
+        Settings as they are, and checksums of what is too long for that.
+    behaviour : Weights
+        What became of a few images. It shows what no name and no code would, but it is compared
+        with tolerance: another machine rounds in other places.
+    """
+
+    words: dict[str, str]
+    behaviour: Weights
+
+    def differences(self, other: "_About") -> list[str]:
+        """What is otherwise in the other one, in words."""
+        found = []
+        for key, ours in self.words.items():
+            theirs = other.words.get(key)
+            if theirs != ours:
+                digest = key in _DIGESTS
+                found.append(f"{key} differ" if digest else f"{key} is {theirs} instead of {ours}")
+        for key, ours in self.behaviour.items():
+            theirs, most = other.behaviour.get(key, ours[:0]), _ROUNDING[key] * ours.abs().max()
+            if theirs.shape != ours.shape or (theirs - ours).abs().max() > most:
+                return [*found, f"the {key} differ"]  # and what comes of them, naturally
+        return found
+
+
+_DIGESTS = ("images", "labels", "layers", "starting points")
+# A GPU's convolutions may round to ten bits; noise and crops are rounded much the same everywhere.
+_ROUNDING = {"augmented images": 1e-5, "outputs of the network": 2e-3}
+
+
+def _words(
+    network: nn.Module,
+    settings: _Settings,
+    seeds: Sequence[int],
+    first: Sequence[Weights],
+    split: Split,
+    augment: Augment | None,
+) -> dict[str, str]:
+    """What can be said of a training before it has begun."""
+    return {name: repr(value) for name, value in vars(settings).items()} | {
+        "seeds": repr(seeds),
+        "augment": "None" if augment is None else "given",
+        "images": digest([split.x]),
+        "labels": digest([split.y, torch.tensor(len(split.classes))]),
+        "layers": digest([*network.buffers()], architecture(network)),
+        "starting points": digest(map(to_vector, first), repr(list(first[0]))),
+    }
+
+
+def digest(tensors: Any, words: str = "") -> str:
+    """A checksum of words and of tensors: types, shapes and every byte."""
+    seen = hashlib.sha256(words.encode())
+    for tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        seen.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
+        seen.update(plain.reshape(-1).view(torch.uint8).numpy())
+    return seen.hexdigest()[:16]
+
+
+def architecture(network: nn.Module) -> str:
+    """What a network is made of: its layers, and for those that are not torch's, what they do."""
+    lines = [str(network), str([name for name, _ in _trained(network)])]
+    for name, module in network.named_modules():
+        forward = getattr(module.forward, "__func__", module.forward)
+        if str(getattr(forward, "__module__", "")).startswith("torch."):
+            continue
+        own = {k: v for k, v in sorted(vars(module).items()) if isinstance(v, int | float | str)}
+        hidden = {k: v for k, v in own.items() if not k.startswith("_") and k != "training"}
+        lines.append(f"{name} {hidden} {_steps(getattr(forward, '__code__', None))}")
+    return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(lines))  # addresses differ from run to run
+
+
+def _steps(code: Any) -> str:
+    """A function's bytecode and the names and numbers in it, but not where it stands in a file."""
+    if not isinstance(code, types.CodeType):
+        return repr(code)
+    inner = [
+        str(sorted(map(repr, c))) if isinstance(c, frozenset) else _steps(c) for c in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {inner}"
+
+
+def _try_out(
+    network: nn.Module,
+    weights: Weights,
+    x: Tensor,
+    augment: Augment | None,
+    classes: int,
+) -> Weights:
+    """Refuse what would fail in the first step; what becomes of the given images otherwise."""
+    seen = {}
+    if augment is not None:
+        x = seen["augmented images"] = _augmented_twice(augment, x)
+    # Without dropout: its masks depend on the device. The rate is among the layers' words.
+    first = {key: w[0] for key, w in weights.items()}
+    with torch.no_grad():
+        still = Runner(network, x)(first, x)
+    if still.dim() != 2:
+        raise ValueError(f"outputs have shape {tuple(still.shape)}; (images, classes) is needed")
+    if still.shape[-1] < classes:
+        raise ValueError(f"the network has {still.shape[-1]} outputs for {classes} classes")
+    if not torch.isfinite(still).all():
+        raise ValueError("the network's first outputs are not finite; start with smaller weights")
+    one = {key: w[:1].clone().requires_grad_() for key, w in weights.items()}
+    trial = _make_run(copy_of(network))  # a copy: a forward may write into buffers
+    try:
+        out = trial(one, x[None], [torch.Generator()])
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"this {type(network).__name__} runs, but cannot be trained in a stack:"
+            f" {str(error).splitlines()[0]}; randomness must be that of nn.Dropout"
+        ) from error
+    if not out.requires_grad:
+        raise ValueError("the network's outputs do not depend on its parameters, or are detached")
+    return seen | {"outputs of the network": still}
+
+
+def _augmented_twice(augment: Augment, x: Tensor) -> Tensor:
+    """Some images augmented, for sure by the generator alone."""
+    if not callable(augment):
+        raise ValueError(f"augment must be a function of images and a generator, not {augment!r}")
+    with torch.random.fork_rng(devices=[]):
+        try:
+            tries = [augment(x.clone(), torch.Generator().manual_seed(0)) for _ in range(2)]
+        except Exception as error:
+            shape = tuple(x.shape)
+            raise ValueError(f"augment fails on images of shape {shape}: {error}") from error
+    for one in tries:
+        if not isinstance(one, Tensor) or one.shape[:1] != x.shape[:1]:
+            kind = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
+            raise ValueError(f"augment made {kind} of images of shape {tuple(x.shape)}")
+        if not torch.isfinite(one).all():
+            raise ValueError("augment made values that are not finite of finite images")
+    if not torch.equal(*tries):
+        raise ValueError("augment must draw from the generator it is given, and from no other")
+    return tries[0]
 
 
 # (state, images, labels, rate, a generator for each network) -> losses of S networks, shape (S,)
@@ -320,8 +508,12 @@ def _run_epoch(
     return total / len(y)
 
 
-def _make_step(network: nn.Module, settings: _Settings, classes: int) -> Step:
-    """One step of SGD for the whole stack; returns each network's loss on its batch."""
+# (weights of S networks, images, shape (S, batch, …), generators) -> outputs (S, batch, …)
+Run = Callable[[Weights, Tensor, list[torch.Generator]], Tensor]
+
+
+def _make_run(network: nn.Module) -> Run:
+    """Run the whole stack, each network with its own weights on its own images."""
     drops = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in network.modules())
 
     def forward(weights: Weights, x: Tensor) -> Tensor:
@@ -337,33 +529,31 @@ def _make_step(network: nn.Module, settings: _Settings, classes: int) -> Step:
                 out.append(forward({key: w[k] for key, w in weights.items()}, x[k]))
         return torch.stack(out)
 
+    return run
+
+
+def _make_step(run: Run, settings: _Settings) -> Step:
+    """One step of SGD for the whole stack; returns each network's loss on its batch."""
+
     def step(
         state: _State, x: Tensor, y: Tensor, rate: float, randoms: list[torch.Generator]
     ) -> Tensor:
-        leaves = {key: w.requires_grad_() for key, w in state.weights.items()}  # each (S, …)
-        out = run(leaves, x, randoms)  # (S, batch, outputs)
-        if out.shape[-1] < classes:
-            raise ValueError(f"the network has {out.shape[-1]} outputs for {classes} classes")
+        leaves = [state.weights[key].requires_grad_() for key in state.velocity]  # each (S, …)
+        out = run(state.weights, x, randoms)  # (S, batch, outputs)
         nats = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none")  # (S · batch,)
         loss = nats.view_as(y).mean(1)  # (S,)
         # The sum's gradient with respect to one network is the gradient of that network's loss.
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
         with torch.no_grad():
-            for w, v, g in zip(leaves.values(), state.velocity.values(), gradients, strict=True):
+            for w, v, g in zip(leaves, state.velocity.values(), gradients, strict=True):
                 w.requires_grad_(False)
+                if g is None:  # the forward does not use it; as torch.optim, leave it alone
+                    continue
                 v.mul_(settings.momentum).add_(g).add_(w, alpha=settings.weight_decay)
                 w.sub_(v, alpha=rate)
         return loss.detach()
 
     return step
-
-
-def _digest(start: Sequence[Weights], split: Split) -> str:
-    """A short fingerprint of where a training starts and of its data."""
-    seen = hashlib.sha256(repr((split, [(k, w.shape) for k, w in start[0].items()])).encode())
-    for tensor in (*(to_vector(w) for w in start), split.x[:: max(1, len(split) // 100)], split.y):
-        seen.update(tensor.detach().cpu().numpy().tobytes())
-    return seen.hexdigest()[:16]
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

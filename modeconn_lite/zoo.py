@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from . import data
+from .checks import check_list, check_number
+from .files import Damaged
 from .networks import mlp
 from .training import Augment, train
-from .weights import Weights, save, stack, unstack
-from .weights import load as read_weights
+from .weights import Weights, check_device, check_weights, read, save, stack, unstack
 
 FOLDER = FilePath(__file__).parent / "zoo_files"
 
@@ -48,6 +49,7 @@ class Recipe:
 
 def dropout_mlp(sizes: Sequence[int], share: float = 0.5) -> nn.Sequential:
     """`mlp(sizes)`, with dropout behind each ReLU in training; weights keep `mlp`'s names."""
+    check_number(share, "share", low=0, high=1)
     layers = mlp(sizes)
     return nn.Sequential(
         *(nn.Sequential(m, nn.Dropout(share)) if isinstance(m, nn.ReLU) else m for m in layers)
@@ -106,7 +108,7 @@ def recipe(name: str) -> Recipe:
     ValueError
         If there is no set of this name; the message lists those there are.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(f"no networks called {name!r}; choose one of {names()}")
     return RECIPES[name]
 
@@ -117,14 +119,25 @@ def network(name: str) -> nn.Module:
 
 
 def load(name: str, device: torch.device | str = "cpu") -> list[Weights]:
-    """The trained weights of a set, in the order of their seeds."""
+    """The trained weights of a set, in the order of their seeds.
+
+    Raises
+    ------
+    ValueError
+        If there is no such set or device, or the file is damaged.
+    """
     recipe(name)
+    check_device(device)
     return [{k: v.to(device, copy=True) for k, v in w.items()} for w in _read(name)]
 
 
 @cache
 def _read(name: str) -> list[Weights]:
-    return unstack(read_weights(FOLDER / f"{name}.safetensors"))
+    file = FOLDER / f"{name}.safetensors"
+    weights, about = read(file)
+    if about.get("name") != name:
+        raise Damaged(file, f"is {about.get('name')!r} instead of {name!r}")
+    return unstack(weights)
 
 
 def retrain(name: str, *, progress: bool = False) -> list[Weights]:
@@ -143,5 +156,14 @@ def retrain(name: str, *, progress: bool = False) -> list[Weights]:
 
 
 def write(name: str, weights: Sequence[Weights]) -> None:
-    """Let these networks ship as the set of this name."""
-    save(stack(weights), FOLDER / f"{name}.safetensors", {"recipe": recipe(name).about})
+    """Let these networks ship as the set of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such set, or the weights are not of its architecture.
+    """
+    about = {"name": name, "recipe": recipe(name).about}
+    for k, w in enumerate(check_list(weights, "weights", "weights")):
+        check_weights(w, like=network(name), name=f"weights {k}")
+    save(stack(weights), FOLDER / f"{name}.safetensors", about)

@@ -48,7 +48,32 @@ def test_the_caller_s_network_is_left_as_it_was():
 
 
 def test_bad_input():
-    with pytest.raises(AttributeError, match="9"):
+    with pytest.raises(ValueError, match=r"no layer '9'; this network has \('0', '1', '2', '3'\)"):
         watch(NETWORK, W, X, ["9"], lambda *_: None)
+    with pytest.raises(ValueError, match="see must be a function"):
+        watch(NETWORK, W, X, ["1"], None)
+    with pytest.raises(ValueError, match=r"layer .1. .*takes .*not \(7, 5\)"):
+        watch(NETWORK, W, torch.zeros(7, 5), ["1"], lambda *_: None)
+    with pytest.raises(ValueError, match=r"network must be an nn.Module"):
+        watch(W, W, X, ["1"], lambda *_: None)
+    for x in (X[:0], X * float("nan"), X.long(), None, "x"):
+        with pytest.raises(ValueError, match=r"^x "):
+            watch(NETWORK, W, x, ["1"], lambda *_: None)
+
+
+def test_what_fails_in_the_caller_s_function_is_told_as_it_is():
+    def see(name, given, out):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        watch(NETWORK, W, X, ["1"], see)
+
+
+def test_layers_that_keep_something_are_copied_too():
+    network = mlp((4, 5, 3))
+    network[1].register_buffer("calls", torch.zeros(()))
+    network[1].register_forward_pre_hook(lambda module, given: module.calls.add_(1) and None)
+    watch(network, fresh_weights(network, 0), X, ["3"], lambda *_: None)
+    assert network[1].calls == 0
     with pytest.raises(ValueError, match="missing"):
         watch(NETWORK, {"1.weight": W["1.weight"]}, X, ["1"], lambda *_: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, pad
 
-from modeconn_lite.data import Split, cache_folder, flip_and_crop, load, names
+from modeconn_lite.data import Split, cache_folder, flip_and_crop, jitter, load, names
 
 
 def split(n: int = 6, **changes) -> Split:
@@ -50,12 +51,44 @@ def test_a_split_says_what_it_is():
         ({"x": torch.zeros(6, 2).long()}, r"x\.float\(\)"),
         ({"x": torch.tensor([0, 1, 2, torch.nan, 4, 5])}, "NaN or infinity in row 3"),
         ({"x": torch.tensor([[0.0], [1], [-torch.inf], [3], [4], [5]])}, "in row 2"),
+        ({"x": None}, r"x of type NoneType; give a tensor, such as torch\.as_tensor\(x\)"),
+        ({"x": np.zeros((6, 2))}, "x of type ndarray"),
+        ({"y": [0, 1, 2, 0, 1, 2]}, "y of type list"),
+        ({"x": torch.zeros(6, 2).to_sparse()}, "x that is sparse"),
+        ({"x": torch.zeros(6, 2, device="meta")}, "on the meta device"),
+        ({"y": torch.zeros(6, device="meta").long()}, "on the meta device"),
+        ({"x": torch.zeros(()), "y": torch.tensor(0)}, "one label per row"),
+        ({"x": torch.zeros(6, 2, dtype=torch.complex64)}, r"x\.float\(\)"),
+        ({"classes": "abc"}, "classes 'abc'; give a tuple of strings"),
+        ({"classes": 3}, "classes 3"),
+        ({"classes": (0, 1, 2)}, r"classes \(0, 1, 2\)"),
+        ({"classes": ()}, "its 0 classes"),
     ],
 )
 def test_a_split_refuses_what_is_no_split(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         split(**changes)
     assert "toy test" in str(caught.value)
+
+
+def test_a_split_s_name_is_a_word():
+    with pytest.raises(ValueError, match="split 3 has a name of type int; give a string"):
+        split(name=3)
+
+
+def test_classes_may_come_in_a_list():
+    assert split(classes=["a", "b", "c"]).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("target", ["gpu", None, 3.5, torch.int64, torch.complex64, "meta", []])
+def test_a_split_goes_nowhere_else(target):
+    with pytest.raises(ValueError, match="'toy test'"):
+        split().to(target)
+
+
+def test_a_type_that_is_too_narrow():
+    with pytest.raises(ValueError, match="NaN or infinity in row 3"):
+        split(x=torch.tensor([0, 1, 2, 1e9, 4, 5])).to(torch.float16)
 
 
 def test_a_split_changes_type_and_device_and_nothing_else():
@@ -97,11 +130,54 @@ def test_take_is_indexing(draw, n):
 
 @pytest.mark.parametrize(
     "which",
-    [0, -1, 7, [6], [-7], [], slice(0, 0), torch.tensor([0.5]), [True], torch.zeros(2, 2).long()],
+    [
+        *(0, -1, 7, [6], [-7], [], slice(0, 0), torch.tensor([0.5]), [True]),
+        *(
+            torch.zeros(2, 2).long(),
+            None,
+            "all",
+            3.0,
+            True,
+            {"rows": 1},
+            10**30,
+            slice(0.5, 2),
+            [None],
+        ),
+    ],
 )
 def test_take_refuses_rows_that_are_not_there(which):
     with pytest.raises(ValueError, match="'toy test'"):
         split().take(which)
+
+
+# --- Dataset -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": None}, "name must be a string, not None"),
+        ({"train": None}, "'digits' has a train of type NoneType; give a Split"),
+        ({"test": torch.zeros(3)}, "'digits' has a test of type Tensor"),
+        ({"test": split()}, "rows and classes of both must be alike"),
+        ({"image_shape": (8, 9)}, r"image_shape=\(8, 9\) for rows of 64 numbers"),
+        ({"image_shape": (64,)}, r"image_shape=\(64,\)"),
+        ({"image_shape": 64}, "image_shape=64"),
+        ({"image_shape": (8.0, 8.0)}, r"image_shape=\(8\.0, 8\.0\)"),
+        ({"std": (0.0,)}, r"std=\(0\.0,\)"),
+        ({"mean": None}, "mean=None"),
+        ({"mean": (np.nan,)}, r"mean=\(nan,\)"),
+    ],
+)
+def test_a_dataset_refuses_what_is_none(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(load("digits"), **changes)
+
+
+@pytest.mark.parametrize("x", [None, torch.zeros(2, 63), torch.zeros(2, 64).long(), "x"])
+def test_pictures_are_drawn_of_rows(x):
+    with pytest.raises(ValueError, match="'digits' draws rows of 64 floating-point numbers, not"):
+        load("digits").pictures(x)
 
 
 # --- The live tier -------------------------------------------------------------------------------
@@ -189,6 +265,12 @@ def test_names_and_unknown_names():
     assert names() == ("spirals", "digits", "mnist", "fashion-mnist", "cifar10")
     with pytest.raises(ValueError, match=r"'imagenet'.*spirals, digits, mnist, fashion-mnist"):
         load("imagenet")
+    for wrong in (None, 3, ["digits"], {}):
+        with pytest.raises(ValueError, match="unknown data set"):
+            load(wrong)
+    for name in ("digits", "mnist"):
+        with pytest.raises(ValueError, match=r"root must be a folder's path, not 3"):
+            load(name, root=3)
 
 
 def test_cache_folder(monkeypatch, tmp_path):
@@ -255,6 +337,30 @@ def test_augmentation_draws_from_its_generator_alone():
 def test_augmentation_refuses_rows_that_are_no_images():
     with pytest.raises(ValueError, match=r"\(4, 64\)"):
         flip_and_crop(torch.zeros(4, 64), torch.Generator())
+
+
+@pytest.mark.parametrize("scale", [None, -0.1, np.nan, np.inf, "0.4", True, [0.4]])
+def test_jitter_refuses_what_is_no_scale(scale):
+    with pytest.raises(ValueError, match="scale must be a finite number of at least 0"):
+        jitter(scale)
+
+
+@pytest.mark.parametrize("augment", [flip_and_crop, jitter(0.1)])
+def test_augmentation_refuses_what_is_no_image_or_no_generator(augment):
+    x = torch.zeros(2, 3, 8, 8)
+    for wrong in (None, 0, "cpu", torch.default_generator.initial_seed()):
+        with pytest.raises(ValueError, match=r"generator must be a torch\.Generator\(\), not"):
+            augment(x, wrong)
+    for wrong in (None, "x", [[1.0]], np.zeros((2, 3, 8, 8))):
+        with pytest.raises(ValueError, match="x must be a tensor of images, not"):
+            augment(wrong, torch.Generator())
+
+
+def test_jitter_is_noise_of_its_scale():
+    x = torch.ones(100, 50)
+    for scale in (0, 0.3, np.float32(0.3)):
+        noise = jitter(scale)(x, torch.Generator().manual_seed(0)) - x
+        assert float(noise.std()) == pytest.approx(float(scale), rel=0.05)
 
 
 # --- The real thing, where it is -----------------------------------------------------------------

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,11 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from torchvision.models import resnet18
 
-from modeconn_lite.data import Split
-from modeconn_lite.evaluation import Profile, evaluate, profile, profiles, survey
+from modeconn_lite.data import Dataset, Split
+from modeconn_lite.evaluation import Profile, evaluate, profile, profiles, survey, surveys
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import FunctionPath, polychain, segment
-from modeconn_lite.sheets import triangle
+from modeconn_lite.sheets import Sheet, triangle
 from modeconn_lite.weights import apply, fresh_weights, to, weights_of
 
 NETWORK = mlp((4, 6, 3))
@@ -106,6 +108,69 @@ def test_refine_finds_a_peak_between_the_points():
     assert (fine.t.diff() > 0).all()
 
 
+@pytest.mark.parametrize(("end", "new"), [(0.0, 0.125), (1.0, 0.875)])
+def test_refine_at_an_end_looks_on_its_one_side(end, new):
+    """The loss is highest at an end: one new time a round, half-way to the only neighbour."""
+    network = nn.Linear(1, 2, bias=False)
+    split = Split(torch.ones(1, 1), torch.tensor([0]), "one", ("0", "1"))
+    hill = FunctionPath(lambda t: {"weight": torch.tensor([[0.0], [1 - abs(t - end)]])})
+    coarse = [0.0, 0.25, 0.75, 1.0]
+    assert profile(network, hill, split, coarse, refine=1).t.tolist() == sorted([*coarse, new])
+    closer = abs(new - end) / 2
+    times = profile(network, hill, split, coarse, refine=2).t.tolist()
+    assert times == sorted([*coarse, new, abs(end - closer)])
+
+
+def test_refine_looks_on_both_sides_of_a_peak_and_nowhere_else():
+    network = nn.Linear(1, 2, bias=False)
+    split = Split(torch.ones(1, 1), torch.tensor([0]), "one", ("0", "1"))
+    hill = FunctionPath(lambda t: {"weight": torch.tensor([[0.0], [1 - abs(t - 0.5)]])})
+    seen = profile(network, hill, split, 5, refine=1)
+    assert seen.t.tolist() == [0, 0.25, 0.375, 0.5, 0.625, 0.75, 1]
+    assert seen.correct.tolist() == [0] * 7
+    assert seen.loss.argmax() == 3
+    assert (seen.loss.diff()[:3] > 0).all()  # each loss stands at its own time
+    assert (seen.loss.diff()[3:] < 0).all()
+    assert (seen.travelled.diff() > 0).all()
+    assert seen.length == pytest.approx(1.0)
+
+
+def test_a_path_that_stays_where_it_is_has_the_loss_of_its_place():
+    """Its length is zero: no mean over length."""
+    seen = profile(NETWORK, segment(A, A), SPLIT, 3)
+    assert seen.length == 0
+    assert seen.mean_loss == pytest.approx(evaluate(NETWORK, A, SPLIT).loss)
+    assert seen.barrier() == 0
+
+
+def test_what_is_looked_at_by_default():
+    path, sheet = segment(A, B), triangle(A, B, C)
+    times = torch.linspace(0, 1, 61, dtype=torch.float64)
+    assert torch.equal(profile(NETWORK, path, SPLIT).t, times)
+    assert torch.equal(profiles(NETWORK, path, [SPLIT])[0].t, times)
+    assert len(profile(NETWORK, polychain([A, C, B]), SPLIT).t) == 61
+    assert survey(NETWORK, sheet, SPLIT).loss.shape == (31, 31)
+    assert surveys(NETWORK, sheet, [SPLIT])[0].loss.shape == (31, 31)
+
+
+def test_a_survey_of_two_points_a_side_is_of_the_corners():
+    seen = survey(NETWORK, triangle(A, B, C), SPLIT, 2)
+    assert seen.u.tolist() == seen.v.tolist() == [0, 1]
+    for (v, u), w in {(0, 0): A, (0, 1): B, (1, 0): C}.items():
+        score = evaluate(NETWORK, w, SPLIT)
+        assert float(seen.loss[v, u]) == pytest.approx(score.loss)
+        assert float(seen.accuracy[v, u]) == score.accuracy
+    assert bool(seen.loss[1, 1].isnan()) and bool(seen.accuracy[1, 1].isnan())
+
+
+def test_a_survey_covers_its_extent():
+    wide = Sheet((A, B), lambda p: p, "wide", (-1.0, 2.0, 3.0, 5.0))
+    seen = survey(NETWORK, wide, SPLIT, 3)
+    assert seen.u.tolist() == [-1, 0.5, 2]
+    assert seen.v.tolist() == [3, 4, 5]
+    assert float(seen.loss[2, 0]) == pytest.approx(evaluate(NETWORK, wide(-1, 5), SPLIT).loss)
+
+
 def test_refine_looks_between_the_ends():
     far = torch.tensor([-30.0, 0.0, 0.4, 1.0, 30.0])  # where the loss is highest by far
     coarse = profile(NETWORK, segment(A, B), SPLIT, far)
@@ -135,6 +200,46 @@ def test_reprs_are_short_and_stable():
     assert repr(survey(NETWORK, triangle(A, B, C), SPLIT, 3)).startswith("Survey(triangle on ran")
 
 
+SHAPES = {"mlp": (2000, (20,)), "cnn": (1200, (1, 8, 8))}
+NORMED = {
+    "mlp": lambda: nn.Sequential(
+        *(nn.Linear(20, 64), nn.BatchNorm1d(64), nn.ReLU()),
+        *(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)),
+    ),
+    "cnn": lambda: nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(256, 10)),
+    ),
+}
+
+
+def sorted_split(n, shape):
+    """Ten classes, one after another, each around a centre of its own."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(n) * 10 // n
+    centres = torch.randn(10, *shape, generator=g)
+    return Split(centres[y] + torch.randn(n, *shape, generator=g), y, "sorted", tuple("0123456789"))
+
+
+def full_batch(network, weights, split):
+    """The loss of a copy that has seen all the images at once in training mode."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for key, p in network.named_parameters():
+            p.copy_(weights[key])
+        update_bn([split.x], network)
+        return float(F.cross_entropy(network.eval()(split.x), split.y))
+
+
+def in_parts(monkeypatch, batch):
+    """As if memory held no more images than these at once."""
+    from modeconn_lite import forward
+
+    monkeypatch.setattr(forward, "BATCH", batch)
+    monkeypatch.setattr(forward, "STATISTICS_FLOATS", (1, 1))
+
+
 class TestBatchNorm:
     def test_resnet18_of_torchvision(self):
         """BatchNorm, skips, in-place ReLUs: ends equal a network whose statistics are fresh."""
@@ -157,23 +262,140 @@ class TestBatchNorm:
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
         assert network.training
 
-    def test_statistics_are_those_of_all_images_whatever_the_batches(self, monkeypatch):
-        from modeconn_lite import forward
-
+    def test_statistics_are_those_of_all_images_whatever_the_parts(self, monkeypatch):
+        """For a single BatchNorm to the digit: the variance between parts counts."""
         network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
         path = segment(*(fresh_weights(network, s) for s in range(2)))
         whole = profile(network, path, SPLIT, 3).loss
-        monkeypatch.setattr(forward, "BATCH", 15)
-        halves = profile(network, path, SPLIT, 3).loss
-        # Means agree exactly; variances within batches differ from the whole by their means'.
-        assert torch.allclose(whole, halves, rtol=0.1)
+        for batch in (29, 15, 4):
+            in_parts(monkeypatch, batch)
+            assert torch.allclose(profile(network, path, SPLIT, 3).loss, whole, rtol=1e-5)
         elsewhere = profile(network, path, SPLIT, 3, statistics=random_split(60, seed=1)).loss
         assert not torch.allclose(whole, elsewhere, rtol=1e-3)
 
-    def test_one_image_too_many_for_a_batch(self, monkeypatch):
+    @pytest.mark.parametrize("kind", ["mlp", "cnn"])
+    def test_rows_sorted_by_class(self, kind, monkeypatch):
+        """As one full batch in whatever order: in one pass to rounding, in parts within 1e-3."""
+        network, split = NORMED[kind](), sorted_split(*SHAPES[kind])
+        path = segment(*(fresh_weights(network, s) for s in range(2)))
+        seen = profile(network, path, split, 3).loss
+        wanted = torch.tensor([full_batch(network, path(t), split) for t in (0.0, 0.5, 1.0)])
+        assert torch.allclose(seen, wanted.double(), rtol=1e-5)
+        in_parts(monkeypatch, 500)
+        parts = profile(network, path, split, 3).loss
+        assert (parts - seen).abs().max() < 1e-3
+        assert not torch.equal(parts, seen)
+        again = profile(network, path, split, 3).loss
+        assert torch.equal(parts, again)  # the order is drawn, but always the same
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(1))
+        shuffled = profile(network, path, split.take(order), 3).loss
+        assert (parts - shuffled).abs().max() < 1e-3
+
+    def test_rows_sorted_by_class_in_resnet18(self):
+        torch.manual_seed(0)
+        network, split = resnet18(num_classes=10), sorted_split(96, (3, 32, 32))
+        w = weights_of(network)
+        assert evaluate(network, w, split).loss == pytest.approx(
+            full_batch(network, w, split), rel=1e-5
+        )
+
+    def test_as_many_at_once_as_memory_allows(self, monkeypatch):
         from modeconn_lite import forward
 
-        monkeypatch.setattr(forward, "BATCH", 29)
+        network, sizes = NORMED["mlp"](), []
+        network[0].register_forward_hook(lambda m, given, out: sizes.append(len(out)))
+        split = sorted_split(1200, (20,))
+        w = fresh_weights(network, 0)
+        evaluate(network, w, split)
+        assert sizes.count(1200) == 1  # all of them, once
+        sizes.clear()
+        monkeypatch.setattr(forward, "STATISTICS_FLOATS", (64 * 600, 64 * 600))  # 64 a layer
+        evaluate(network, w, split)
+        assert sizes.count(600) == 2
+
+    @pytest.mark.parametrize("options", [{"momentum": None}, {"affine": False}, {"eps": 0.1}])
+    def test_settings_of_the_layer(self, options):
+        network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, **options), nn.Linear(6, 3))
+        w = fresh_weights(network, 0)
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        loss = evaluate(network, w, SPLIT).loss
+        assert loss == pytest.approx(full_batch(network, w, SPLIT), rel=1e-5)
+        assert network[1].momentum == options.get("momentum", 0.1)
+        assert int(network[1].num_batches_tracked) == 0
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+    def test_statistics_that_were_spoiled_before_do_not_matter(self):
+        network = NORMED["mlp"]()
+        split, w = sorted_split(50, (20,)), fresh_weights(network, 0)
+        before = evaluate(network, w, split).loss
+        network[1].running_mean.fill_(torch.nan)
+        network[1].running_var.fill_(torch.inf)
+        assert evaluate(network, w, split).loss == before
+        assert network[1].running_mean.isnan().all()
+
+    def test_a_layer_used_twice_and_one_that_is_not_used(self):
+        class Odd(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+                self.norm, self.unused = nn.BatchNorm1d(6), nn.BatchNorm1d(5)
+
+            def forward(self, x):
+                return self.last(self.norm(self.norm(self.first(x)).relu() * 3))
+
+        network = Odd()
+        w = {k: v.double() for k, v in fresh_weights(network, 0).items()}
+        reference = Odd().double()
+        with torch.no_grad():
+            for key, p in reference.named_parameters():
+                p.copy_(w[key])
+        update_bn([SPLIT.x.double()], reference)
+        loss = F.cross_entropy(reference.eval()(SPLIT.x.double()), SPLIT.y).detach()
+        assert evaluate(network, w, SPLIT).loss == pytest.approx(float(loss), rel=1e-6)
+
+    def test_instance_norm_with_statistics(self):
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Flatten()
+        )
+        network.append(nn.Linear(64, 10))
+        split, w = sorted_split(40, (1, 6, 6)), fresh_weights(network, 0)
+        reference = copy.deepcopy(network)
+        with torch.no_grad():
+            for key, p in reference.named_parameters():
+                p.copy_(w[key])
+            reference[1].momentum = 1.0
+            reference.train()(split.x)
+            loss = F.cross_entropy(reference.eval()(split.x), split.y)
+        assert evaluate(network, w, split).loss == pytest.approx(float(loss), rel=1e-5)
+
+    def test_one_image_has_no_variance(self):
+        network = NORMED["mlp"]()
+        split, w = sorted_split(40, (20,)), fresh_weights(network, 0)
+        one = split.take(1)
+        with pytest.raises(ValueError, match=r"no variance for layer '1' .* statistics="):
+            evaluate(network, w, one)
+        with pytest.raises(ValueError, match="no variance for layer '1'"):
+            evaluate(network, w, split, statistics=one)
+        assert evaluate(network, w, one, statistics=split).loss > 0
+        convnet = NORMED["cnn"]()  # where an image has many pixels
+        one = sorted_split(40, (1, 8, 8)).take(1)
+        assert evaluate(convnet, fresh_weights(convnet, 0), one).loss > 0
+
+    def test_statistics_of_its_own_kind_are_refused(self):
+        class Mine(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("running_mean", torch.zeros(6))
+
+            def forward(self, x):
+                return x - self.running_mean
+
+        network = nn.Sequential(nn.Linear(4, 6), Mine(), nn.Linear(6, 3))
+        with pytest.raises(ValueError, match=r"layer '1' \(Mine\) keeps running statistics"):
+            evaluate(network, fresh_weights(network, 0), SPLIT)
+
+    def test_one_image_too_many_for_a_batch(self, monkeypatch):
+        in_parts(monkeypatch, 29)
         network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
         path = segment(*(fresh_weights(network, s) for s in range(2)))
         assert profile(network, path, SPLIT, 3).loss.isfinite().all()
@@ -195,8 +417,17 @@ class TestBadInput:
     def test_points(self):
         with pytest.raises(ValueError, match="finite times"):
             profile(NETWORK, segment(A, B), SPLIT, [0, float("nan"), 1])
-        with pytest.raises(ValueError, match="at least 2 points a side"):
-            survey(NETWORK, triangle(A, B, C), SPLIT, 0)
+        for points in (0, 1, 31.0, True, None, [0.0, 1.0]):
+            with pytest.raises(
+                ValueError, match="points must be a whole number of at least 2, not"
+            ):
+                survey(NETWORK, triangle(A, B, C), SPLIT, points)
+        for points in (61.0, True, 1, "61", None):
+            with pytest.raises(ValueError, match=r"points must be a (whole )?number"):
+                profile(NETWORK, segment(A, B), SPLIT, points)
+        for points in ([], (), torch.tensor([]), np.array([])):
+            with pytest.raises(ValueError, match="points is empty; give times, or say how many"):
+                profile(NETWORK, segment(A, B), SPLIT, points)
         assert len(profile(NETWORK, segment(A, B), SPLIT, np.int64(5)).t) == 5
 
     def test_weights_of_another_network(self):
@@ -213,8 +444,118 @@ class TestBadInput:
             profile(NETWORK, segment(huge, B), SPLIT, 3)
 
     def test_a_function_that_gives_the_wrong_weights(self):
-        with pytest.raises(ValueError, match="missing"):
-            profile(NETWORK, lambda t: {"1.weight": A["1.weight"]}, SPLIT, 3)
+        """The message says at which t."""
+        other = {f"other.{key}": value for key, value in A.items()}
+        wide = fresh_weights(mlp((4, 7, 3)), 0)
+        for wrong, message in (
+            ({"1.weight": A["1.weight"]}, "'odd' at t = 0.5 do not fit Sequential: missing"),
+            (other, r"'odd' at t = 0.5 do not fit Sequential: missing \['1.weight'"),
+            (wide, r"'odd' at t = 0.5\['1.weight'\] has shape \(7, 4\) where Sequential has"),
+            (A | {"1.weight": None}, r"'odd' at t = 0.5\['1.weight'\] is NoneType"),
+            (None, "'odd' gives None at t = 0.5"),
+            (
+                {key: value * np.nan for key, value in A.items()},
+                r"'odd' at t = 0.5\['1.weight'\] holds 24 values that are not finite",
+            ),
+        ):
+            odd = FunctionPath(lambda t, wrong=wrong: wrong if t == 0.5 else A, "odd")
+            with pytest.raises(ValueError, match=message):
+                profile(NETWORK, odd, SPLIT, 3)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"network": None}, "network must be an nn.Module, not None"),
+            ({"network": A}, "network must be an nn.Module, not a dict"),
+            ({"network": nn.Linear}, "network must be an nn.Module, not the class Linear"),
+            ({"path": None}, "a path is a Path or a function of t that gives Weights, not None"),
+            ({"path": A}, "not a dict; of weights alone, see evaluate"),
+            ({"path": "linear"}, "not 'linear'"),
+            ({"path": torch.zeros(3)}, "not a tensor of torch.float32"),
+            ({"path": NETWORK}, "a path is a Path or a function of t .*, not a Sequential"),
+            ({"path": [A, B]}, "a path is a Path or a function of t .*, not a list of 2"),
+            ({"path": triangle(A, B, C)}, "a path is a function of t alone; a Sheet cannot"),
+            ({"split": None}, r"split must be a Split\("),
+            ({"split": SPLIT.x}, r"split must be a Split\(.*not a tensor"),
+            ({"split": "digits"}, r"split must be a Split\(.*not 'digits'"),
+            ({"split": [SPLIT]}, r"split must be a Split\(.*not a list of 1"),
+            ({"split": Dataset("both", SPLIT, SPLIT, None)}, "of a Dataset, give .train or .test"),
+            ({"statistics": SPLIT.x}, r"statistics must be a Split\(.*not a tensor"),
+            ({"statistics": random_split(shape=(5,))}, r"inputs of 'random' have shape \(5,\)"),
+            ({"refine": -1}, "refine must be a whole number of at least 0, not -1"),
+            ({"refine": 0.5}, "refine must be a whole number of at least 0, not 0.5"),
+            ({"refine": True}, "refine must be a whole number of at least 0, not True"),
+            ({"refine": None}, "refine must be a whole number of at least 0, not None"),
+        ],
+    )
+    def test_what_is_of_another_kind_is_named(self, change, message):
+        sound = {"network": NETWORK, "path": segment(A, B), "split": SPLIT, "points": 3}
+        with pytest.raises(ValueError, match=message):
+            profile(**sound | change)
+        if change.keys() & {"network", "split", "statistics"}:
+            for function, name in ((survey, "sheet"), (evaluate, "weights")):
+                start = {"network": NETWORK, "split": SPLIT, name: A}
+                start |= {"sheet": triangle(A, B, C), "points": 3} if name == "sheet" else {}
+                with pytest.raises(ValueError, match=message):
+                    function(**start | change)
+
+    def test_splits_in_one_call_are_alike(self):
+        for splits, message in (
+            ([], "splits: 0 Splits given, at least 1 needed"),
+            (SPLIT, "splits must be a list of Splits, not a Split"),
+            (None, "splits must be a list of Splits, not None"),
+            ([SPLIT, None], r"splits\[1\] must be a Split\("),
+            ([SPLIT, random_split(classes=2)], "'random' has 2 classes, 'random' has 3"),
+            ([SPLIT, random_split(shape=(5,))], r"inputs of 'random' have shape \(5,\), those of"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                profiles(NETWORK, segment(A, B), splits, 3)
+            with pytest.raises(ValueError, match=message):
+                surveys(NETWORK, triangle(A, B, C), splits, 3)
+
+    @pytest.mark.parametrize(
+        ("sheet", "kind"), [(segment(A, B), "a Path"), (None, "None"), (A, "a dict"), ([A], "a li")]
+    )
+    def test_what_is_no_sheet(self, sheet, kind):
+        with pytest.raises(ValueError, match=f"a Sheet is needed, not {kind}"):
+            survey(NETWORK, sheet, SPLIT, 3)
+
+    def test_a_sheet_that_is_not_in_its_window(self):
+        nowhere = Sheet(
+            (A, B), lambda p: p, "nowhere", inside=lambda p: torch.zeros(len(p), dtype=torch.bool)
+        )
+        with pytest.raises(ValueError, match="no point of the grid lies on 'nowhere'"):
+            survey(NETWORK, nowhere, SPLIT, 3)
+
+    @pytest.mark.parametrize(
+        ("weights", "message"),
+        [
+            (None, "anchor 0 of 'weights' must be a non-empty dict of tensors"),
+            (NETWORK, "anchor 0 of 'weights' must be a non-empty dict of tensors"),
+            (segment(A, B), "anchor 0 of 'weights' must be a non-empty dict of tensors"),
+            ({}, "anchor 0 of 'weights' must be a non-empty dict of tensors"),
+            (
+                {key: value * np.nan for key, value in A.items()},
+                r"anchor 0 of 'weights'\['1.weight'\] holds 24 values that are not finite",
+            ),
+        ],
+    )
+    def test_no_weights_to_evaluate(self, weights, message):
+        with pytest.raises(ValueError, match=message):
+            evaluate(NETWORK, weights, SPLIT)
+
+    @pytest.mark.parametrize("wrong", [None, 1, "Linear", ["linear"], True])
+    def test_no_such_barrier(self, wrong):
+        with pytest.raises(ValueError, match="baseline must be one of"):
+            made_up([1.0, 2.0]).barrier(wrong)
+        with pytest.raises(ValueError, match="of must be one of"):
+            made_up([1.0, 2.0]).barrier(of=wrong)
+
+    def test_outputs_that_are_no_row_of_numbers(self):
+        network = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)))
+        path = segment(*(fresh_weights(network, s) for s in range(2)))
+        with pytest.raises(ValueError, match=r"outputs of shape \(2, 3\) for each input"):
+            profile(network, path, SPLIT, 3)
 
 
 def test_profiles_of_several_splits_are_those_of_each():

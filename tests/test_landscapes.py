@@ -1,8 +1,12 @@
+from math import inf, nan
+
+import numpy as np
 import pytest
 import torch
 
 from modeconn_lite.landscapes import around, plane, random_directions, trajectory_plane
 from modeconn_lite.networks import cnn3, mlp
+from modeconn_lite.paths import segment
 from modeconn_lite.weights import distance, fresh_weights, inner, mix, norm, to, to_vector
 
 NETWORK = mlp((4, 6, 3))
@@ -55,8 +59,8 @@ def test_other_normalisations_and_seeds():
     count = sum(w.numel() for w in A.values())
     assert norm(one) == pytest.approx(count**0.5, rel=0.3)
     assert abs(inner(one, two)) < 4 * count**0.5  # random directions are nearly orthogonal
-    with pytest.raises(ValueError, match="normalise must be"):
-        random_directions(A, 1, seed=1, normalise="layer")
+    (same,) = random_directions(A, np.int64(1), seed=np.int64(1), normalise="none")
+    assert distance(one, same) == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -71,8 +75,6 @@ def test_around():
     sheet = around(A, (d, e), reach=0.5)
     expected = to_vector(A) + 0.25 * to_vector(d) - 0.5 * to_vector(e)
     assert torch.allclose(to_vector(sheet(0.25, -0.5)), expected)
-    with pytest.raises(ValueError, match="two directions"):
-        around(A, (d,))
 
 
 def test_pca_of_a_planar_trajectory_is_exact():
@@ -86,7 +88,7 @@ def test_pca_of_a_planar_trajectory_is_exact():
     for place, w in zip(projected.tolist(), walk, strict=True):
         assert distance(sheet(*place), w) < 1e-6
     assert sheet.marks["end"] == (0.0, 0.0)
-    with pytest.raises(ValueError, match="three snapshots"):
+    with pytest.raises(ValueError, match="trajectory: 2 Weights given, at least 3 needed"):
         trajectory_plane(walk[:2])
     with pytest.raises(ValueError, match="spans no plane"):
         trajectory_plane([A, A, A])
@@ -95,3 +97,83 @@ def test_pca_of_a_planar_trajectory_is_exact():
 def test_pca_does_not_mind_the_order_of_the_tensors():
     turned = {key: A[key] for key in reversed(A)}
     assert torch.allclose(trajectory_plane([turned, B, C])[1], trajectory_plane([A, B, C])[1])
+
+
+# --- Misuse ---------------------------------------------------------------------------------------
+
+D, E = random_directions(A, 2, seed=1)
+NARROW = {key: value[:1] for key, value in D.items()}
+NOT_FINITE = {key: value * nan for key, value in A.items()}
+
+
+@pytest.mark.parametrize("margin", [nan, inf, -0.1, "wide", None, True, torch.tensor(0.25)])
+def test_no_such_margin(margin):
+    for make in (
+        lambda: plane(A, B, C, margin=margin),
+        lambda: trajectory_plane([A, B, C], margin=margin),
+    ):
+        with pytest.raises(ValueError, match="margin must be a finite number of at least 0, not"):
+            make()
+    u0, u1, _, _ = plane(A, B, C, margin=0).extent
+    assert u1 - u0 == pytest.approx(max(distance(A, B), plane(A, B, C).marks["C"][1]))
+
+
+@pytest.mark.parametrize("reach", [nan, inf, 0, -1, "far", None, False])
+def test_no_such_reach(reach):
+    with pytest.raises(ValueError, match="reach must be a finite number above 0, not"):
+        around(A, (D, E), reach=reach)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": None}, "weights must be a non-empty dict of tensors"),
+        ({"weights": NETWORK}, "weights must be a non-empty dict of tensors"),
+        ({"weights": NOT_FINITE}, "values that are not finite"),
+        ({"count": 0}, "count must be a whole number of at least 1, not 0"),
+        ({"count": 2.0}, "count must be a whole number of at least 1, not 2.0"),
+        ({"count": True}, "count must be a whole number of at least 1, not True"),
+        ({"count": nan}, "count must be a whole number of at least 1, not nan"),
+        ({"seed": 1.5}, "seed must be a whole number of at least 0 and at most .*, not 1.5"),
+        ({"seed": -1}, "seed must be a whole number .*, not -1"),
+        ({"seed": "1"}, "seed must be a whole number .*, not '1'"),
+        ({"seed": None}, "seed must be a whole number .*, not None"),
+        ({"seed": True}, "seed must be a whole number .*, not True"),
+        ({"seed": 2**64}, "seed must be a whole number"),
+        (
+            {"normalise": "layer"},
+            r"normalise must be one of \('filter', 'length', 'none'\), not 'la",
+        ),
+        ({"normalise": None}, "normalise must be one of"),
+    ],
+)
+def test_no_such_directions(change, message):
+    with pytest.raises(ValueError, match=message):
+        random_directions(**{"weights": A, "count": 1, "seed": 0} | change)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: around(A, (D,)), "directions: 1 Weights given, 2 needed"),
+        (lambda: around(A, (D, E, D)), "directions: 3 Weights given, 2 needed"),
+        (lambda: around(A, D), "directions must be a list of Weights, not a dict"),
+        (lambda: around(A, None), "directions must be a list of Weights, not None"),
+        (lambda: around(None, (D, E)), "centre must be a non-empty dict of tensors"),
+        (lambda: around(A, (D, NARROW)), r"directions\[1\]\['1.weight'\] has shape \(1, 4\)"),
+        (lambda: around(A, (NOT_FINITE, E)), r"directions\[0\]\['1.weight'\] holds 24 values"),
+        (lambda: around(A, (D, E), name=None), "the name of a sheet must be a string"),
+        (lambda: plane(None, B, C), "a must be a non-empty dict of tensors"),
+        (lambda: plane(A, segment(A, B), C), "b must be a non-empty dict of tensors"),
+        (lambda: plane(A, B, NARROW), r"c\['1.weight'\] has shape \(1, 4\)"),
+        (lambda: plane(NOT_FINITE, B, C), r"a\['1.weight'\] holds 24 values"),
+        (lambda: trajectory_plane(A), "trajectory must be a list of Weights, not a dict"),
+        (lambda: trajectory_plane([]), "trajectory: 0 Weights given, at least 3 needed"),
+        (lambda: trajectory_plane(None), "trajectory must be a list of Weights, not None"),
+        (lambda: trajectory_plane([A, NARROW, C]), r"trajectory\[1\]\['1.weight'\] has shape"),
+        (lambda: trajectory_plane([A, B, "C"]), r"trajectory\[-1\] must be a non-empty dict"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -139,3 +139,41 @@ def test_the_message_names_the_split_and_the_time():
     four = Split(SPLITS[0].x, SPLITS[0].y, "four kinds", ("0", "1", "2", "3"))
     with pytest.raises(ValueError, match="'four kinds' has 4 classes, the network 3 outputs"):
         look(NETWORK, segment(A, B), grid(3), [four])
+
+
+@pytest.mark.parametrize("path", [segment(A, B), FunctionPath(segment(A, B))])
+def test_a_single_point_has_no_length(path):
+    """What a live slider asks for at each step."""
+    seen = look(NETWORK, path, torch.tensor([0.3], dtype=torch.float64), SPLITS[:1], asked=A_FEW)
+    assert seen.travelled.tolist() == [0]
+    assert seen.said.shape == (1, 2, 3)
+    assert torch.allclose(seen.loss[0], profile(NETWORK, path, SPLITS[0], [0.3]).loss[1])
+
+
+A_FEW = torch.zeros(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "mlp"}, "network must be an nn.Module, not 'mlp'"),
+        ({"path": lambda t: A}, "a path or a Sheet is needed, not a function"),
+        ({"path": A}, "a path or a Sheet is needed, not a dict"),
+        ({"splits": SPLITS[0]}, "splits must be a list of Splits, not a Split"),
+        ({"splits": []}, "splits: 0 Splits given, at least 1 needed"),
+        ({"statistics": A_FEW}, r"statistics must be a Split\("),
+    ],
+)
+def test_the_door(change, message):
+    sound = {"network": NETWORK, "path": segment(A, B), "t": grid(3), "splits": SPLITS[:1]}
+    with pytest.raises(ValueError, match=message):
+        look(**sound | change)
+
+
+def test_weights_that_change_their_form_on_the_way_are_named_with_their_t():
+    """Also where nothing is asked for but the way: the network would have taken the first."""
+    noted = []
+    path = FunctionPath(lambda t: A if t < 1 else {"w": torch.zeros(2)}, "odd")
+    with pytest.raises(ValueError, match="'odd' at t = 1 do not fit Sequential: missing"):
+        look(NETWORK, path, grid(3), SPLITS[:1], note=noted.append)
+    assert len(noted) == 2

@@ -47,10 +47,10 @@ def test_options_reach_the_experiment(tmp_path, monkeypatch):
             **shared,
         },
     }
-    main(["run", "mnist-cnn3-dropout", "--device", "cuda"])
+    main(["run", "mnist-cnn3-dropout", "--device", "cpu:0"])
     options = asked["mnist-cnn3-dropout"]
-    assert options.pop("command") == "python -m modeconn_lite run mnist-cnn3-dropout --device cuda"
-    assert options == {"device": "cuda", "root": None, "fresh": False}
+    assert options.pop("command") == "python -m modeconn_lite run mnist-cnn3-dropout --device cpu:0"
+    assert options == {"device": "cpu:0", "root": None, "fresh": False}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,10 @@ def test_options_reach_the_experiment(tmp_path, monkeypatch):
         ("run mnist-cnn3-dropout --methods linear", "unrecognized arguments: --methods linear"),
         ("run mnist-1hl --pairs two", "invalid int value: 'two'"),
         ("run mnist-1hl --methods linear teleport", "invalid choice: 'teleport'"),
+        ("run mnist-1hl --pairs 0", "pairs must be a whole number of at least 1, not 0"),
+        ("run mnist-1hl --methods linear linear", "methods must be different ones"),
+        ("run mnist-1hl --device gpu", "device cannot be 'gpu'"),
+        (f"run mnist-1hl --out {__file__}", "is no folder"),
         ("retrain imagenet", "invalid choice: 'imagenet'"),
         ("retrain digits --pairs 2", "unrecognized arguments: --pairs 2"),
     ],

@@ -1,3 +1,4 @@
+import odd_networks
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeconn_lite import neurons
 from modeconn_lite.layout import hidden_layers
-from modeconn_lite.networks import cnn3, mlp, residual_mlp
+from modeconn_lite.networks import Runner, cnn3, mlp, residual_mlp
 from modeconn_lite.weights import fresh_weights, to, weights_of
 
 
@@ -186,14 +187,6 @@ def test_bad_arguments():
     w = weights_of(network)
     with pytest.raises(ValueError, match=r"no hidden layer '2'; this network has \('1',\)"):
         neurons.permute(network, w, {"2": [0]})
-    with pytest.raises(ValueError, match="no permutation of 5"):
-        neurons.permute(network, w, {"1": [0, 0, 1, 2, 3]})
-    with pytest.raises(ValueError, match="keep between 1 and 5"):
-        neurons.mute(network, w, {"1": []})
-    with pytest.raises(ValueError, match="5 positive factors"):
-        neurons.scale(network, w, {"1": [1.0, 1.0, 1.0, 1.0, 0.0]})
-    with pytest.raises(ValueError, match="there is no 9"):
-        neurons.swap(network, w, "1", 0, 9)
     (layer,) = hidden_layers(network)
     with pytest.raises(ValueError, match=r"shape \(5, 6\), not \(5, 2\)"):
         neurons.with_butterflies(w, layer, torch.zeros(5, 2))
@@ -221,3 +214,271 @@ def test_a_permuted_copy_costs_one_gather_for_each_tensor():
             moved = neurons.permute(network, w, orders)
         changed = [key for key in w if moved[key] is not w[key]]
         assert seen.count == len(changed) == len(w) - 1  # all but the output bias
+
+
+# --- Networks that are not what they look like ----------------------------------------------------
+
+
+@odd_networks.warned
+@pytest.mark.parametrize("name", [n for n, odd in odd_networks.ODD.items() if not odd[2]])
+def test_odd_networks_that_are_understood_are_understood_rightly(name):
+    make, shape, _ = odd_networks.ODD[name]
+    network = make()
+    x = torch.randn(6, *shape, dtype=torch.float64)
+    state = drawn_state(network)
+    orders = {h.name: torch.arange(h.size).roll(1) for h in hidden_layers(network)}
+    moved = neurons.permute(network, state, orders)
+    run = Runner(network, x)
+    with torch.no_grad():
+        before = run(state, x)
+        assert torch.allclose(run(moved, x), before, atol=1e-10)
+        assert not torch.equal(moved["1.weight" if "1.weight" in moved else "0.weight"], before)
+        for layer in hidden_layers(network):
+            if layer.homogeneous:
+                factor = torch.rand(layer.size, dtype=torch.float64) * 3 + 0.1
+                scaled = neurons.scale(network, state, {layer.name: factor})
+                assert torch.allclose(run(scaled, x), before, atol=1e-9)
+    if name != "sequences":
+        assert neurons.tried_layers(network, x)
+
+
+def drawn_state(network, seed=0):
+    """Random weights and running statistics, in double precision."""
+    g = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, value in (*network.named_parameters(), *network.named_buffers()):
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=g, dtype=torch.float64)
+            state[key] = noise.abs() + 0.5 if "running_var" in key else noise
+    return state
+
+
+@pytest.mark.parametrize("more", [(), (nn.BatchNorm1d(6),), (nn.BatchNorm1d(6), nn.BatchNorm1d(6))])
+def test_factors_go_into_the_last_batch_norm(more):
+    network = nn.Sequential(nn.Linear(3, 6), *more, nn.ReLU(), nn.Linear(6, 2))
+    state, x = drawn_state(network), torch.randn(5, 3, dtype=torch.float64)
+    scaled = neurons.scale(network, state, {"0": [0.5, 2.0, 3.0, 1.0, 0.1, 7.0]})
+    run = Runner(network, x)
+    assert torch.allclose(run(scaled, x), run(state, x), atol=1e-12)
+    changed = {key for key in state if not torch.equal(scaled[key], state[key])}
+    last = len(more)
+    assert changed == {f"{last}.weight", f"{last}.bias", f"{last + 2}.weight"}
+
+
+def test_a_trial_on_inputs_finds_what_weights_alone_do_not_tell():
+    """Time steps are normalised, and there are as many as neurons."""
+    network = nn.Sequential(
+        nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)
+    )
+    assert len(hidden_layers(network)) == 2
+    assert len(neurons.tried_layers(network, torch.zeros(7, 4))) == 2
+    with pytest.raises(ValueError, match=r"layer '0' gives outputs of shape \(3, 3, 3\) for 3 inp"):
+        neurons.tried_layers(network, torch.zeros(7, 3, 4))
+    with pytest.raises(ValueError, match=r"layer '0' .*\(images, 4\), not \(3, 5\)"):
+        neurons.tried_layers(network, torch.zeros(7, 5))
+
+
+def test_a_trial_finds_a_network_that_is_not_what_it_looks_like(monkeypatch):
+    network, x = mlp((4, 5, 5, 3)), torch.randn(9, 4)
+    assert neurons.tried_layers(network, x)
+    wrong = hidden_layers(network)
+    wrong[0].slices[0], wrong[1].slices[0] = wrong[1].slices[0], wrong[0].slices[0]
+    monkeypatch.setattr(neurons, "hidden_layers", lambda network: wrong)
+    assert neurons.tried_layers(network, x)  # the same network: tried before
+    network[2] = nn.Tanh()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"this Sequential .* change when its hidden neurons"):
+            neurons.tried_layers(network, x)
+
+
+def test_a_trial_is_made_once_for_each_shape_of_inputs(monkeypatch):
+    network, tried = cnn3(3, side=4), []
+    trial = neurons._trial
+    monkeypatch.setattr(neurons, "_trial", lambda *a: tried.append(a[2]) or trial(*a))
+    for n in (1, 5):
+        neurons.tried_layers(network, torch.randn(n, 1, 4, 4))
+    assert tried == [(1, 4, 4)]
+    with pytest.raises(ValueError, match="layer '7'"):
+        neurons.tried_layers(network, torch.randn(n, 1, 5, 5))
+    with pytest.raises(ValueError, match=r"flatten the inputs first|for each|layer"):
+        neurons.tried_layers(network, torch.randn(4, 4, 4))
+
+
+# --- Bad calls ------------------------------------------------------------------------------------
+
+
+NETWORK = mlp((3, 5, 2))
+W = weights_of(NETWORK)
+WIDER = weights_of(mlp((3, 7, 2)))
+BAD_ORDERS = [
+    [0, 0, 1, 2, 3],
+    [0, 1, 2, 3],
+    [0, 1, 2, 3, 5],
+    [-1, 0, 1, 2, 3],
+    [0.0, 1.7, 2.0, 3.0, 4.0],
+    torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]),
+    torch.ones(5, dtype=torch.bool),
+    [[0, 1, 2, 3, 4]],
+    "01234",
+    None,
+    3,
+    [],
+]
+
+
+@pytest.mark.parametrize("order", BAD_ORDERS)
+def test_what_is_no_permutation_is_refused(order):
+    with pytest.raises(ValueError, match="order of layer '1'"):
+        neurons.permute(NETWORK, W, {"1": order})
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        torch.tensor([True, False, True, False, False]),
+        [True, False, True, False, True],
+        [0, 0],
+        [5],
+        [-1],
+        [0.5],
+        [],
+        None,
+        "0",
+        1,
+        [[0, 1]],
+    ],
+)
+def test_what_names_no_neurons_is_refused(kept):
+    with pytest.raises(ValueError, match=r"kept\['1'\]"):
+        neurons.mute(NETWORK, W, {"1": kept})
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        [1.0, 1.0, 1.0, 1.0, 0.0],
+        [1.0, 1.0, 1.0, 1.0, -2.0],
+        [1.0, 1.0, 1.0, 1.0, float("inf")],
+        [1.0, 1.0, 1.0, 1.0, float("nan")],
+        [1.0, 1.0, 1.0, 1.0, 1e-50],  # zero in single precision
+        [1.0, 1.0, 1.0, 1.0, 1e-40],  # one over it is infinite there
+        [1.0, 1.0, 1.0, 1.0, 1e300],
+        [1.0] * 4,
+        [[1.0] * 5],
+        2.0,
+        "1.0",
+        None,
+        [None] * 5,
+    ],
+)
+def test_what_is_no_factor_is_refused(factors):
+    with pytest.raises(ValueError, match="layer '1'"):
+        neurons.scale(NETWORK, W, {"1": factors})
+
+
+@pytest.mark.parametrize(
+    ("i", "j"), [(0, 5), (-1, 2), (0, 1.0), (True, 2), (0, "1"), (None, 1), (0, 1.5)]
+)
+def test_what_is_no_neuron_is_refused(i, j):
+    with pytest.raises(ValueError, match="a neuron of layer '1', must be a whole number"):
+        neurons.swap(NETWORK, W, "1", i, j)
+    assert torch.equal(neurons.swap(NETWORK, W, "1", 2, 2)["1.weight"], W["1.weight"])
+
+
+CALLS = {
+    "permute": lambda network, w: neurons.permute(network, w, {"1": [4, 3, 2, 1, 0]}),
+    "swap": lambda network, w: neurons.swap(network, w, "1", 0, 1),
+    "mute": lambda network, w: neurons.mute(network, w, {"1": [0]}),
+    "scale": lambda network, w: neurons.scale(network, w, {"1": [2.0] * 5}),
+}
+BAD_WEIGHTS = {
+    "wider": WIDER,
+    "deeper": weights_of(mlp((3, 5, 5, 2))),
+    "fewer": {key: W[key] for key in ("1.weight", "1.bias", "3.weight")},
+    "nan": W | {"1.weight": W["1.weight"] * torch.nan},
+    "infinite": W | {"3.bias": W["3.bias"] / 0},
+    "whole": W | {"1.weight": W["1.weight"].long()},
+    "meta": {key: w.to("meta") for key, w in W.items()},
+    "sparse": W | {"1.weight": W["1.weight"].to_sparse()},
+    "lists": {key: w.tolist() for key, w in W.items()},
+    "none": None,
+    "string": "W",
+    "empty": {},
+    "network": NETWORK,
+    "tensor": W["1.weight"],
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", BAD_WEIGHTS)
+def test_weights_that_do_not_fit_are_refused(call, name):
+    with pytest.raises(ValueError, match=r"weights"):
+        CALLS[call](NETWORK, BAD_WEIGHTS[name])
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("network", [None, "mlp", nn.Linear, W, torch.zeros(3)])
+def test_no_network(call, network):
+    with pytest.raises(ValueError, match=r"network must be an nn\.Module"):
+        CALLS[call](network, W)
+
+
+@pytest.mark.parametrize("wrong", [None, [4, 3, 2, 1, 0], "1", torch.arange(5)])
+def test_no_dictionary_of_layers(wrong):
+    for call in (neurons.permute, neurons.mute, neurons.scale):
+        with pytest.raises(ValueError, match="must be a dict from names of hidden layers"):
+            call(NETWORK, W, wrong)
+
+
+@pytest.mark.parametrize("name", ["2", "3", "", None, 1, ("1",)])
+def test_no_such_layer(name):
+    for call in (neurons.permute, neurons.mute, neurons.scale):
+        with pytest.raises(ValueError, match=r"no hidden layer .*; this network has \('1',\)"):
+            call(NETWORK, W, {name: [0]})
+    with pytest.raises(ValueError, match=r"no hidden layer .*; this network has \('1',\)"):
+        neurons.swap(NETWORK, W, name, 0, 1)
+
+
+def test_buffers_among_the_weights_must_fit_too():
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    state = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
+    whole = dict(network.state_dict())  # with a count among them: no neuron owns it
+    moved = neurons.permute(network, whole, {"0": [3, 2, 1, 0]})
+    assert moved["1.num_batches_tracked"] is whole["1.num_batches_tracked"]
+    for key, wrong in (
+        ("1.running_mean", torch.zeros(5)),
+        ("1.running_var", torch.full((4,), torch.nan)),
+        ("1.running_mean", None),
+    ):
+        with pytest.raises(ValueError, match=rf"weights\['{key}'\]"):
+            neurons.permute(network, state | {key: wrong}, {"0": [3, 2, 1, 0]})
+    with pytest.raises(ValueError, match="unknown"):
+        neurons.permute(network, state | {"1.other": torch.zeros(4)}, {"0": [3, 2, 1, 0]})
+
+
+def test_butterflies_of_what_is_not_there():
+    (layer,) = hidden_layers(NETWORK)
+    with pytest.raises(ValueError, match="layer must be one of hidden_layers"):
+        neurons.butterflies(W, "1")
+    with pytest.raises(ValueError, match="weights must be a dict of tensors"):
+        neurons.butterflies(NETWORK, layer)
+    with pytest.raises(ValueError, match="nothing of layer '1'"):
+        neurons.butterflies({"5.weight": W["1.weight"]}, layer)
+    with pytest.raises(ValueError, match=r"'1\.weight' has shape \(7, 3\); the 5 neurons"):
+        neurons.butterflies(WIDER, layer)
+    with pytest.raises(
+        ValueError, match=r"'3\.weight' has shape \(2, 7\); .* 5 places on its axis 1"
+    ):
+        neurons.reordered([layer], W | {"3.weight": WIDER["3.weight"]}, {"1": [4, 3, 2, 1, 0]})
+    for rows in (None, [[0.0] * 6] * 5, torch.zeros(5, 6, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="rows must be a floating-point tensor"):
+            neurons.with_butterflies(W, layer, rows)
+
+
+def test_a_filter_s_place_is_counted_in_pixels():
+    """An axis of n · each columns, no more and no less."""
+    network = cnn3(4, side=4)
+    w, last = fresh_weights(network, 0), hidden_layers(network)[-1]
+    for width in (4, 16, 63, 65, 128):
+        with pytest.raises(ValueError, match="need 64 places on its axis 1"):
+            neurons.butterflies(w | {"7.weight": torch.zeros(10, width)}, last)

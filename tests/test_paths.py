@@ -1,14 +1,18 @@
+from functools import partial
 from itertools import pairwise
-from math import comb
+from math import comb, inf, nan
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import (
     FunctionPath,
+    Path,
     as_path,
     backward,
     bezier,
@@ -126,22 +130,39 @@ def test_anchors_must_fit():
         segment(A, other)
     with pytest.raises(ValueError, match="anchor 1 of 'polychain'"):
         polychain([A, other])
-    with pytest.raises(ValueError, match="at least two points"):
-        polychain([A])
-    with pytest.raises(ValueError, match="at least two points"):
-        bezier([A])
 
 
 def test_shapes_without_sense_are_refused():
     for knots in ((0.2, 0.8), (0.0, 0.5, 0.5, 1.0)):
         with pytest.raises(ValueError, match="must rise from 0 to 1"):
             FunctionPath(segment(A, B), knots=knots)
-    with pytest.raises(ValueError, match="no anchors"):
-        type(segment(A, B))((), lambda t: t[:, None])
+    with pytest.raises(ValueError, match="the anchors of 'path': 0 Weights given"):
+        Path((), lambda t: t[:, None])
     with pytest.raises(ValueError, match="no path to walk"):
         concat()
     with pytest.raises(ValueError, match="no point at t = inf"):
         segment(A, B)(float("inf"))
+
+
+def test_a_concat_of_functions_walks_every_piece_in_its_own_time():
+    """A segment, a chain of two lines, a segment: four pieces of a quarter each."""
+    parts = [segment(A, C), polychain([C, D, B]), segment(B, D)]
+    plain = FunctionPath(parts[1], knots=parts[1].knots)
+    path = concat(parts[0], plain, lambda t: parts[2](t))
+    assert path.knots == (0, 0.25, 0.5, 0.75, 1)
+    for t, part, local in (
+        (0.125, 0, 0.5),
+        (0.25, 1, 0),
+        (0.3, 1, 0.1),
+        (0.5, 1, 0.5),
+        (0.65, 1, 0.8),
+        (0.75, 2, 0),
+        (0.9, 2, 0.6),
+        (1.0, 2, 1),
+    ):
+        assert distance(path(t), parts[part](local)) < 1e-12
+    assert distance(path(0.65), concat(*parts)(0.65)) < 1e-12
+    assert path.length() == pytest.approx(concat(*parts).length())
 
 
 def test_a_small_gap_is_a_gap():
@@ -174,7 +195,7 @@ def test_labels_stay_with_their_pieces(end):
 
 def test_a_label_for_each_piece_or_none():
     with pytest.raises(ValueError, match="'polychain' has 2 pieces and 3 labels"):
-        polychain([A, C, D], labels="abc")
+        polychain([A, C, D], labels=("a", "b", "c"))
     with pytest.raises(ValueError, match="'path' has 1 pieces and 2 labels"):
         FunctionPath(segment(A, B), labels=("a", "b"))
 
@@ -199,8 +220,6 @@ def test_grid_holds_the_knots_once():
     assert grid(3, (0, 0.3, 0.5, 1)).tolist() == [0, 0.3, 0.5, 1]
     assert len(grid(61, (0, 0.5, 1))) == 61
     assert grid([-0.5, 1e-17, 0.7], (0, 1)).tolist() == [-0.5, 0, 0.7, 1]
-    with pytest.raises(ValueError, match="at least 2 points"):
-        grid(1)
 
 
 def test_nothing_is_mutated():
@@ -210,3 +229,236 @@ def test_nothing_is_mutated():
         assert norm(point) > 0
         path(0.4)
     assert torch.equal(to_vector(A), before)
+
+
+# --- Misuse ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (1, "points must be a whole number of at least 2, not 1"),
+        (True, "points must be a whole number of at least 2, not True"),
+        (61.0, "points must be a whole number or a list of times, not 61.0"),
+        (nan, "points must be a whole number or a list of times, not nan"),
+        (torch.tensor(61), "points must be a whole number or a list of times, not a tensor"),
+        ("61", "points must be a number or a list of them, not '61'"),
+        (None, "points must be a number or a list of them, not None"),
+        (["0", "1"], "points must be a number or a list of them, not a list of 2"),
+        ([0, None], "points must be a number or a list of them, not a list of 2"),
+        ([0, 10**400], "points must be a number or a list of them, not a list of 2"),
+        ([False, True], "points must be a number or a list of them, not torch.bool"),
+        (torch.tensor([1j]), "points must be a number or a list of them, not torch.complex64"),
+        (torch.rand(3, 2), r"points must be a list of times, not of shape \(3, 2\)"),
+        ([0, nan, 1], "points must be finite times"),
+    ],
+)
+def test_no_grid_of(points, message):
+    with pytest.raises(ValueError, match=message):
+        grid(points)
+
+
+def test_times_come_in_any_list():
+    for times in ([0, 0.25, 1], (0, 0.25, 1), np.array([0, 0.25, 1]), torch.tensor([0, 0.25, 1])):
+        assert grid(times).tolist() == [0, 0.25, 1]
+    assert len(grid(np.int64(5))) == 5
+    assert grid([0.1]).tolist() == [0, 0.1, 1]  # no detour through single precision
+
+
+@pytest.mark.parametrize("path", [segment(A, B), FunctionPath(segment(A, B))])
+def test_a_path_gives_weights_at_one_t(path):
+    for t in (0.25, np.float64(0.25), torch.tensor(0.25), [0.25]):
+        assert same(path(t), segment(A, B)(0.25))
+    for t, message in (
+        (None, "t must be a number or a list of them, not None"),
+        (True, "t must be a number or a list of them, not torch.bool"),
+        ("a", "t must be a number or a list of them, not 'a'"),
+        (A, "t must be a number or a list of them, not a dict"),
+        ([0.1, 0.2], "path 'linear' gives the weights at one t, not at 2"),
+        ([], "path 'linear' gives the weights at one t, not at 0"),
+        ([[0.1]], r"t must be a list of times, not of shape \(1, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message.replace("'linear'", f"'{path.name}'")):
+            path(t)
+    for t in ([], [1.0, 0.5]):
+        with pytest.raises(ValueError, match="lengths need sorted times, at least one, not a list"):
+            path.travelled(t)
+    for points in (1, 61.0, True, [0.0, 2.0], None):
+        with pytest.raises(ValueError, match="points must be a whole number of at least 2, not"):
+            path.length(points)
+    assert path.travelled([0.5]).tolist() == [0]
+    assert path.travelled(torch.tensor([0.5, 0.5])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "message"),
+    [
+        (lambda t: torch.stack([1 - t, t, t], 1), r"shape \(3, 3\) where \(3, 2\) is needed"),
+        (lambda t: torch.stack([1 - t, t]), r"shape \(2, 3\) where \(3, 2\) is needed"),
+        (lambda t: torch.tensor([[0.5, 0.5]]), r"shape \(1, 2\) where \(3, 2\) is needed"),
+        (lambda t: t, r"shape \(3,\) where \(3, 2\) is needed"),
+        (lambda t: None, r"have None where \(3, 2\) is needed"),
+        (lambda t: torch.stack([1 - t, t / 0], 1), "'bent' are not finite at 0.0"),
+    ],
+)
+def test_coefficients_of_another_shape_are_refused_when_a_point_is_asked_for(coefficients, message):
+    path = Path((A, B), coefficients, "bent")
+    with pytest.raises(ValueError, match=message):
+        path.mixture([0, 0.5, 1])
+    if "shape \\(1, 2" not in message:
+        for ask in (lambda: path(0.0), path.corners, path.length):
+            with pytest.raises(ValueError, match="the coefficients of 'bent' "):
+                ask()
+
+
+def test_columns_are_no_rows_where_both_are_as_many():
+    """Two anchors at two times: the shape alone does not tell."""
+    bent = Path((A, B), lambda t: torch.stack([1 - t**2, t**2]), "bent")
+    with pytest.raises(ValueError, match=r"'bent' have shape \(2, 1\) where \(1, 2\) is needed"):
+        bent.mixture([0.1, 0.2])
+    right = Path((A, B), lambda t: torch.stack([1 - t**2, t**2], 1))
+    assert right.mixture([0.1, 0.2]).tolist() == [[0.99, 0.01], [0.96, 0.04]]
+
+
+def test_coefficients_in_single_precision_are_mixed_in_double():
+    single = Path((A, B), lambda t: torch.stack([1 - t, t], 1).float())
+    assert single.mixture([0.5]).dtype == torch.float64
+    assert single(0.5)["1.weight"].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": None}, "the name of a path must be a string, not None"),
+        ({"name": 3}, "the name of a path must be a string, not 3"),
+        ({"knots": ()}, r"the knots of 'path' must rise from 0 to 1, not \(\)"),
+        ({"knots": (0.0,)}, "must rise from 0 to 1"),
+        ({"knots": (0, nan, 1)}, "each knot of 'path' must be a finite number, not nan"),
+        ({"knots": (0, "a", 1)}, "each knot of 'path' must be a finite number, not 'a'"),
+        ({"knots": 3}, "the knots of 'path' must be a list of times, not 3"),
+        ({"knots": None}, "the knots of 'path' must be a list of times, not None"),
+        ({"labels": "ab"}, "the labels of 'path' must be a list of words, not 'ab'"),
+        ({"labels": (1,)}, "each label of 'path' must be a string, not 1"),
+        ({"labels": None}, "the labels of 'path' must be a list of words, not None"),
+        ({"domain": (0.0,)}, "the domain of 'path': 1 times given, 2 needed"),
+        ({"domain": (0, 1, 2)}, "the domain of 'path': 3 times given, 2 needed"),
+        ({"domain": None}, "the domain of 'path' must be a list of times, not None"),
+        ({"domain": (nan, 1)}, "each end of the domain of 'path' must be a finite number, not nan"),
+        ({"domain": ("a", 1)}, "each end of the domain of 'path' must be a finite number, not 'a'"),
+        ({"domain": (0.2, 1)}, "the domain of 'path' must hold all t from 0 to 1, not 0.2 to 1"),
+        ({"domain": (0, 0.5)}, "the domain of 'path' must hold all t from 0 to 1, not 0 to 0.5"),
+        ({"domain": (inf, -inf)}, "must hold all t from 0 to 1, not inf to -inf"),
+    ],
+)
+def test_names_knots_labels_and_domains_of_another_kind(options, message):
+    with pytest.raises(ValueError, match=message):
+        FunctionPath(segment(A, B), **options)
+    with pytest.raises(ValueError, match=message):
+        Path((A, B), segment(A, B).coefficients, **options)
+
+
+def test_shapes_are_kept_as_tuples_that_nobody_can_change():
+    knots, labels = [0, 0.5, 1], ["up", "down"]
+    path = Path((A, B), segment(A, B).coefficients, knots=knots, labels=labels, domain=[-inf, inf])
+    knots[1] = 7
+    labels.clear()
+    assert path.knots == (0.0, 0.5, 1.0)
+    assert path.labels == ("up", "down")
+    assert path.domain == (-inf, inf)
+    for times in (np.linspace(0, 1, 3).tolist(), torch.linspace(0, 1, 3)):
+        assert FunctionPath(path, knots=times).knots == (0.0, 0.5, 1.0)
+
+
+NOT_FINITE = {key: value * nan for key, value in A.items()}
+BUFFERS = nn.BatchNorm1d(2).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: segment(NOT_FINITE, B), r"a\['1.weight'\] holds 12 values that are not finite"),
+        (lambda: segment(A, NOT_FINITE), r"b\['1.weight'\] holds 12 values that are not finite"),
+        (lambda: segment(A, None), "b must be a non-empty dict of tensors"),
+        (lambda: segment(NETWORK, B), "a must be a non-empty dict of tensors"),
+        (lambda: segment(A, B, name=None), "the name of a path must be a string"),
+        (lambda: segment(BUFFERS, BUFFERS), "Buffers are no weights"),
+        (lambda: polychain([A, NOT_FINITE]), "anchor 1 of 'polychain'.*are not finite"),
+        (lambda: polychain([A]), "points: 1 Weights given, at least 2 needed"),
+        (lambda: polychain([]), "points: 0 Weights given, at least 2 needed"),
+        (lambda: polychain(A), "points must be a list of Weights, not a dict"),
+        (lambda: polychain(None), "points must be a list of Weights, not None"),
+        (lambda: polychain(torch.zeros(3)), "points must be a list of Weights, not a tensor"),
+        (lambda: polychain(w for w in (A, B)), "not a generator; make a list of it"),
+        (lambda: polychain(["a", "b"]), "anchor 0 of 'polychain' must be a non-empty dict"),
+        (lambda: polychain([A, B], labels="a"), "the labels of 'polychain' must be a list"),
+        (lambda: bezier([A, NOT_FINITE]), "anchor 1 of 'Bézier'.*are not finite"),
+        (lambda: bezier([A]), "points: 1 Weights given, at least 2 needed"),
+        (lambda: bezier(A), "points must be a list of Weights, not a dict"),
+        (lambda: concat(), "no path to walk"),
+        (lambda: concat([segment(A, B)]), r"give the paths one by one: concat\(\*paths\)"),
+        (lambda: concat(segment(A, B), None), "a path is a Path or a function of t .*, not None"),
+        (lambda: concat(segment(A, B), name=1), "the name of a path must be a string, not 1"),
+        (
+            lambda: concat(segment(A, B), FunctionPath(lambda t: BUFFERS, "odd")),
+            r"path 2 \('odd'\)\['num_batches_tracked'\] is torch.int64",
+        ),
+        (
+            lambda: concat(segment(A, B), segment(*[fresh_weights(mlp((3, 5, 2)), 0)] * 2)),
+            r"path 2 \('linear'\)\['1.weight'\] has shape \(5, 3\)",
+        ),
+        (lambda: backward(None), "a path is a Path or a function of t .*, not None"),
+        (lambda: Path(A, lambda t: t), "the anchors of 'path' must be a list of Weights, not a d"),
+        (lambda: Path([A, None], lambda t: t), "anchor 1 of 'path' must be a non-empty dict"),
+        (lambda: Path([A], None), "the coefficients of 'path' must be a function, not None"),
+        (lambda: Path([A], torch.ones(1, 1)), "must be a function, not a tensor"),
+        (lambda: Path([A], int), "must be a function, not the class int"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (None, "a path is a Path or a function of t that gives Weights, not None"),
+        ("linear", "not 'linear'"),
+        (A, "not a dict; of weights alone, see evaluate"),
+        (NETWORK, "not a Sequential"),
+        (Path, r"not the class Path \(make an instance of it\)"),
+        ([segment(A, B)], "not a list of 1"),
+        (lambda u, v: A, "a path is a function of t alone; a function cannot be called with one"),
+        (lambda: A, "a path is a function of t alone"),
+    ],
+)
+def test_what_is_no_function_of_t_is_no_path(function, message):
+    for make in (as_path, FunctionPath, backward):
+        with pytest.raises(ValueError, match=message):
+            make(function)
+
+
+def test_any_function_of_t_is_a_path():
+    for function in (
+        partial(lambda scale, t: segment(A, B)(scale * t), 1.0),
+        lambda t, curl=2: segment(A, B)(t),
+        segment(A, B).__call__,
+    ):
+        assert same(as_path(function)(0.5), segment(A, B)(0.5))
+    assert as_path(min).name == "min"  # of C, and without a signature: seen when it is called
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        (None, "path 'odd' gives None at t = 0.25; its function must return Weights"),
+        (torch.zeros(3), "path 'odd' gives a tensor of torch.float32"),
+        ({}, "path 'odd' gives a dict at t = 0.25"),
+        (NETWORK, "path 'odd' gives a Sequential at t = 0.25"),
+    ],
+)
+def test_a_function_that_gives_no_weights_is_named_with_its_t(gives, message):
+    path = FunctionPath(lambda t: gives if t == 0.25 else A, "odd")
+    assert same(path(0.0), A)
+    with pytest.raises(ValueError, match=message):
+        path(0.25)

@@ -2,7 +2,9 @@ import pytest
 
 from modeconn_lite import data, scoreboard, zoo
 from modeconn_lite.evaluation import evaluate, profile
+from modeconn_lite.networks import mlp
 from modeconn_lite.paths import segment
+from modeconn_lite.weights import fresh_weights
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,8 @@ def test_rows_are_kept_by_the_key_of_their_method(board):
 
 
 @pytest.mark.parametrize(
-    ("method", "figure"), [("linear", "speed"), ("Linear", "length"), ("weights", "length")]
+    ("method", "figure"),
+    [("linear", "speed"), ("Linear", "length"), ("weights", "length"), ("linear", "")],
 )
 def test_a_column_that_is_not_there_is_refused(board, method, figure):
     """Names of figures are known, methods go by key, and only those on the board have any."""
@@ -52,10 +55,15 @@ def test_a_column_that_is_not_there_is_refused(board, method, figure):
         board.column(method, figure)
 
 
+def test_one_method_may_be_given_by_itself(board):
+    network, dataset, weights = zoo.network("digits"), data.load("digits"), zoo.load("digits")
+    alone = scoreboard.board(network, [(weights[0], weights[1])], dataset, "linear")
+    assert alone.methods() == ["linear"]
+    assert alone.column("linear", "worst_test") == board.column("linear", "worst_test")[:1]
+
+
 def test_bad_input():
     network, dataset = zoo.network("digits"), data.load("digits")
-    with pytest.raises(ValueError, match="at least one pair"):
-        scoreboard.board(network, [], dataset)
     a, b = zoo.load("digits")[:2]
     with pytest.raises(ValueError, match="no method called 'Linear'"):
         scoreboard.board(network, [(a, b)], dataset, ["Linear"])
@@ -63,3 +71,54 @@ def test_bad_input():
         scoreboard.row("teleport", network, a, a, dataset)
     with pytest.raises(ValueError, match="the same weights"):
         scoreboard.row("linear", network, a, a, dataset)
+
+
+A, B = zoo.load("digits")[:2]
+OTHER = fresh_weights(mlp((64, 8, 10)), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairs": []}, "pairs: 0 pairs of Weights given, at least 1 needed"),
+        ({"pairs": None}, "pairs must be a list of pairs of Weights, not None"),
+        ({"pairs": (A, B)}, r"pairs\[0\] must be a list of Weights, not a dict"),
+        ({"pairs": [(A,)]}, r"pairs\[0\]: 1 Weights given, 2 needed"),
+        ({"pairs": [(A, B), (A, B, A)]}, r"pairs\[1\]: 3 Weights given, 2 needed"),
+        ({"pairs": [(A, B), (B, B)]}, r"pairs\[1\] are the same weights"),
+        ({"pairs": [(A, None)]}, r"the second of pairs\[0\] must be a non-empty dict"),
+        ({"pairs": [("a", "b")]}, r"the first of pairs\[0\] must be a non-empty dict"),
+        ({"pairs": [(OTHER, A)]}, r"the first of pairs\[0\] do not fit Sequential"),
+        ({"pairs": [(A, OTHER)]}, r"the second of pairs\[0\] do not fit"),
+        ({"dataset": None}, r"dataset must be a Dataset\(.*, not None"),
+        ({"dataset": "digits"}, r"dataset must be a Dataset\(.*, not 'digits'"),
+        ({"dataset": data.load("digits").test}, r"dataset must be a Dataset\(.*, not a Split"),
+        ({"network": None}, "network must be an nn.Module, not None"),
+        ({"network": A}, "network must be an nn.Module, not a dict"),
+        ({"methods": "teleport"}, "no method called 'teleport'"),
+        ({"methods": ["linear", "teleport"]}, "no method called 'teleport'"),
+        ({"methods": []}, "methods: 0 keys given, at least 1 needed"),
+        ({"methods": None}, "methods must be a list of keys, not None"),
+        ({"methods": [["linear"]]}, "a method's key must be a string, not a list of 1"),
+        ({"methods": ["linear", "linear"]}, r"methods \('linear', 'linear'\) name one twice"),
+    ],
+)
+def test_everything_is_looked_at_before_any_path_is_looked_for(change, message, monkeypatch):
+    monkeypatch.setattr(scoreboard, "row", pytest.fail)
+    sound = {"network": zoo.network("digits"), "pairs": [(A, B)], "dataset": data.load("digits")}
+    with pytest.raises(ValueError, match=message):
+        scoreboard.board(**sound | change)
+
+
+def test_a_row_looks_as_well():
+    sound = zoo.network("digits"), A, B, data.load("digits")
+    for k, wrong, message in (
+        (0, None, "network must be an nn.Module, not None"),
+        (1, None, "the first of a and b must be a non-empty dict"),
+        (2, OTHER, "the second of a and b do not fit"),
+        (3, sound[3].train, r"dataset must be a Dataset\("),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scoreboard.row("linear", *sound[:k], wrong, *sound[k + 1 :])
+    with pytest.raises(ValueError, match="a method's key must be a string, not None"):
+        scoreboard.row(None, *sound)

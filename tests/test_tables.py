@@ -34,3 +34,9 @@ def test_deviation_is_that_of_a_sample(values):
     squares = sum((value - mean) ** 2 for value in values)
     assert deviation**2 == pytest.approx(squares / (len(values) - 1), abs=1e-12)
     assert mean_and_deviation(values[:1]) == (values[0], 0.0)
+
+
+def test_nothing_has_no_mean():
+    for function, word in ((mean_and_deviation, "mean"), (span, "span")):
+        with pytest.raises(ValueError, match=f"there are no values; a {word} needs at least one"):
+            function([])

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from modeconn_lite import training
-from modeconn_lite.data import Split, jitter
+from modeconn_lite.data import Split, flip_and_crop, jitter
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.training import SCHEDULES, train
-from modeconn_lite.weights import apply, distance, fresh_weights, norm, to
+from modeconn_lite.weights import apply, distance, fresh_weights, norm, save, to
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +159,239 @@ def test_a_checkpoint_knows_its_network_and_its_data(tmp_path, change):
         train(**(single | change))
 
 
+def tanh_mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def dropout_mlp(share):
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(5, 8), nn.ReLU(), nn.Dropout(share), nn.Linear(8, 3)
+    )
+
+
+class Own(nn.Module):
+    """A module whose repr does not say what it does."""
+
+    def __init__(self, function=F.relu, factor=1.0):
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.function, self.factor = function, factor
+
+    def forward(self, x):
+        return self.two(self.function(self.one(x)) * self.factor)
+
+
+class Other(Own):
+    def forward(self, x):
+        return self.two(F.relu6(self.one(x)))  # at the start, the same as with relu
+
+
+Other.__name__ = Other.__qualname__ = "Own"
+
+
+def half_replaced():
+    x = SPLIT.x.clone()
+    x[1:] = x[1:].roll(1, 0)  # the first row stays, the labels as well
+    return replace(SPLIT, x=x)
+
+
+def relabelled():
+    y = SPLIT.y.clone()
+    y[[0, 1]] = y[[1, 0]]
+    return replace(SPLIT, y=y)
+
+
+def frozen():
+    network = mlp((5, 8, 3))
+    network[1].bias.requires_grad_(False)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        ({}, {"network": tanh_mlp()}, "layers differ"),
+        ({}, {"network": frozen()}, "layers differ"),
+        ({"network": dropout_mlp(0.5)}, {"network": dropout_mlp(0.4)}, "layers differ"),
+        ({"network": Own()}, {"network": Own(F.tanh)}, "outputs of the network differ"),
+        ({"network": Own()}, {"network": Own(factor=1.0001)}, "layers differ"),
+        ({"network": Own()}, {"network": Other()}, "layers differ"),
+        ({"augment": jitter(0.4)}, {"augment": jitter(0.2)}, "augmented images differ"),
+        ({"augment": jitter(0.4)}, {"augment": jitter(0.401)}, "augmented images differ"),
+        ({}, {"augment": jitter(0.4)}, "augment is None instead of given"),
+        ({}, {"split": half_replaced()}, "images differ"),
+        ({}, {"split": relabelled()}, "labels differ"),
+        ({}, {"start": [double(4)]}, "starting points differ"),
+        ({}, {"seeds": [4]}, r"seeds is \(3,\) instead of \(4,\)"),
+        ({}, {"momentum": 0.5}, "momentum is 0.9 instead of 0.5"),
+    ],
+)
+def test_a_checkpoint_says_what_is_different(tmp_path, before, after, what):
+    common = {"network": NETWORK, "split": SPLIT, "seeds": [3]} | OPTIONS
+    common["checkpoint"] = tmp_path / "run.part"
+    first = {"start": [to(fresh_weights(before.get("network", NETWORK), 3), torch.float64)]}
+    train(**(common | first | before))
+    content = common["checkpoint"].read_bytes()
+    with pytest.raises(ValueError, match=f"belongs to another training: there.*{what}"):
+        train(**(common | first | before | after))
+    assert common["checkpoint"].read_bytes() == content
+    train(**(common | first | before))  # and the right one is taken
+
+
+def test_crops_are_told_from_no_crops(tmp_path):
+    x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    images = Split(x, torch.arange(12) % 3, "images", ("a", "b", "c"))
+    arguments = {"epochs": 1, "checkpoint": tmp_path / "run.part"}
+    train(mlp((36, 3)), images, [0], augment=flip_and_crop, **arguments)
+    for other in (None, jitter(0.1), lambda x, g: flip_and_crop(x, g).flip(2)):
+        with pytest.raises(ValueError, match="belongs to another training"):
+            train(mlp((36, 3)), images, [0], augment=other, **arguments)
+    train(mlp((36, 3)), images, [0], augment=lambda x, g: flip_and_crop(x, g), **arguments)
+
+
+def test_the_same_training_is_known_by_what_it_is(tmp_path):
+    """Not by how its numbers are written, nor by the addresses of its functions."""
+    file = tmp_path / "run.part"
+    first = at_once([3], Own(), snapshots=[2, 1], checkpoint=file, weight_decay=0)
+    written = file.stat().st_mtime_ns
+    again = at_once((3,), Own(), snapshots=(1, 2), checkpoint=str(file), weight_decay=0.0)
+    assert file.stat().st_mtime_ns == written
+    assert distance(first.weights[0], again.weights[0]) == 0
+
+
+@pytest.mark.parametrize("harm", ["empty", "cut", "head cut", "one bit", "zeros"])
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path, harm):
+    file = tmp_path / "run.part"
+    whole = at_once([3], checkpoint=file)
+    content = file.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    harmed = {"empty": b"", "cut": content[:middle], "head cut": content[:20], "one bit": flipped}
+    file.write_bytes(harmed.get(harm, bytes(20)))
+    with pytest.warns(UserWarning, match=r"run\.part is damaged.*training starts again"):
+        again = at_once([3], checkpoint=file)
+    assert torch.equal(again.loss, whole.loss)
+    assert distance(again.weights[0], whole.weights[0]) == 0
+    at_once([3], checkpoint=file)  # sound again
+
+
+def test_what_is_no_checkpoint_is_not_written_over(tmp_path):
+    weights, pickled = tmp_path / "weights.safetensors", tmp_path / "model.pt"
+    save(double(0), weights)
+    torch.save(double(0), pickled)
+    for file, message in ((weights, "is no checkpoint"), (pickled, "no readable safetensors")):
+        content = file.read_bytes()
+        with pytest.raises(ValueError, match=message):
+            at_once([3], checkpoint=file)
+        assert file.read_bytes() == content
+
+
+def test_frozen_parameters_stay_where_they_start():
+    done = at_once([0, 1], frozen(), weight_decay=0.1, snapshots=(1,))
+    for k in (0, 1):
+        assert torch.equal(done.weights[k]["1.bias"], double(k)["1.bias"])
+        assert torch.equal(done.snapshots[1][k]["1.bias"], double(k)["1.bias"])
+        assert not torch.equal(done.weights[k]["1.weight"], double(k)["1.weight"])
+
+
+def test_freezing_is_what_it_is_for_torch_optim():
+    network = frozen().double()
+    network.load_state_dict(double(7))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    order = torch.randperm(len(SPLIT), generator=training._generator(7, 0))
+    for rows in order.split(16):
+        optimiser.zero_grad()
+        F.cross_entropy(network(SPLIT.x[rows]), SPLIT.y[rows]).backward()
+        optimiser.step()
+    options = {"epochs": 1, "schedule": "constant", "weight_decay": 0.01}
+    ours = at_once([7], frozen(), **options).weights[0]
+    assert all(
+        torch.allclose(ours[k], p.detach(), atol=1e-12) for k, p in network.named_parameters()
+    )
+
+
+def test_an_interrupted_training_with_frozen_parameters(tmp_path):
+    whole = at_once([3], frozen(), snapshots=(0, 1))
+    original = training._State.write
+
+    def write_then_stop(self, *arguments):
+        original(self, *arguments)
+        raise KeyboardInterrupt
+
+    file = tmp_path / "run.part"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._State, "write", write_then_stop)
+        with pytest.raises(KeyboardInterrupt):
+            at_once([3], frozen(), snapshots=(0, 1), checkpoint=file)
+    again = at_once([3], frozen(), snapshots=(0, 1), checkpoint=file)
+    assert list(again.weights[0]) == list(whole.weights[0])
+    assert distance(again.weights[0], whole.weights[0]) == 0
+    assert distance(again.snapshots[1][0], whole.snapshots[1][0]) == 0
+
+
+def twice():
+    layer = nn.Linear(5, 5)
+    return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(5, 3))
+
+
+def tied():
+    one, two = nn.Linear(5, 5), nn.Linear(5, 5)
+    two.weight = one.weight
+    return nn.Sequential(one, nn.ReLU(), two, nn.ReLU(), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("make", [twice, tied])
+def test_a_layer_used_twice_is_trained_and_not_touched(make):
+    network, plain = make(), make().double()
+    start = to(fresh_weights(network, 7), torch.float64)
+    own = {k: v.clone() for k, v in network.state_dict().items()}
+    ours = train(network, SPLIT, [7], start=[start], **OPTIONS | {"schedule": "constant"})
+    assert all(torch.equal(v, own[k]) for k, v in network.state_dict().items())
+    with torch.no_grad():
+        for key, p in plain.named_parameters():
+            p.copy_(start[key])
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)
+    for epoch in range(3):
+        order = torch.randperm(len(SPLIT), generator=training._generator(7, epoch))
+        for rows in order.split(16):
+            optimiser.zero_grad()
+            F.cross_entropy(plain(SPLIT.x[rows]), SPLIT.y[rows]).backward()
+            optimiser.step()
+    for key, p in plain.named_parameters():
+        assert torch.allclose(ours.weights[0][key], p.detach(), atol=1e-12), key
+
+
+def test_a_parameter_that_nothing_uses_is_left_alone():
+    class Spare(Own):
+        def __init__(self):
+            super().__init__()
+            self.spare = nn.Linear(2, 2)
+
+    done = at_once([0], Spare(), weight_decay=0.1).weights[0]
+    start = to(fresh_weights(Spare(), 0), torch.float64)
+    assert torch.equal(done["spare.weight"], start["spare.weight"])
+
+
+def test_a_forward_that_writes_buffers_writes_into_no_network_of_the_caller_s():
+    class Counting(Own):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    network = Counting()
+    at_once([0], network)
+    assert float(network.calls) == 0
+
+
+def test_a_seed_may_come_twice():
+    done = at_once([5, 5])
+    assert distance(*done.weights) == 0
+
+
 def test_dropout_trains_whatever_mode_the_network_came_in():
     network = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     one, two = at_once([9], network.train()), at_once([9], network.eval())
@@ -215,17 +448,25 @@ class TestBadInput:
             train(nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)), SPLIT, [0], epochs=1)
 
     def test_schedule(self):
-        with pytest.raises(ValueError, match="unknown schedule 'linear'"):
+        with pytest.raises(ValueError, match=r"schedule must be one of \('constant'.*not 'linear'"):
             at_once([0], schedule="linear")
+
+    def test_divergence_in_the_very_last_step(self):
+        """The loss before it was finite, the weights after it are not."""
+        large = replace(SPLIT, x=SPLIT.x * 1e10)
+        with pytest.raises(ValueError, match="seed 8: the loss diverged in epoch 1"):
+            train(NETWORK, large, [8], start=[double(8)], epochs=1, batch=70, rate=1e308)
 
     def test_divergence_names_the_seed(self):
         with pytest.raises(ValueError, match=r"seed 8: the loss diverged in epoch 1"):
             at_once([8], rate=1e200)
 
     def test_numbers(self):
-        with pytest.raises(ValueError, match=r"snapshots from 0 to 3; got .*snapshots=\(0, 5\)"):
+        with pytest.raises(
+            ValueError, match=r"snapshots must be a whole number .* at most 3, not 5"
+        ):
             at_once([0], snapshots=(0, 5))
-        with pytest.raises(ValueError, match="need 0 < rate"):
+        with pytest.raises(ValueError, match="rate must be a finite number above 0, not nan"):
             at_once([0], rate=float("nan"))
         with pytest.raises(ValueError, match="2 outputs for 3 classes"):
             at_once([0], mlp((5, 4, 2)))
@@ -233,7 +474,102 @@ class TestBadInput:
     def test_start_and_seeds(self):
         with pytest.raises(ValueError, match="1 starting points for 2 seeds"):
             train(NETWORK, SPLIT, [0, 1], start=[double(0)], epochs=1)
-        with pytest.raises(ValueError, match="need seeds"):
+        with pytest.raises(ValueError, match="seeds: 0 whole numbers given, at least 1 needed"):
             train(NETWORK, SPLIT, [], epochs=1)
         with pytest.raises(ValueError, match=r"start\[0\].*shape"):
             train(NETWORK, SPLIT, [0], start=[fresh_weights(mlp((5, 9, 3)), 0)], epochs=1)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"epochs": math.nan}, "epochs must be a whole number"),
+            ({"epochs": 1.5}, "epochs must be a whole number .* not 1.5"),
+            ({"epochs": -1}, "epochs must be a whole number of at least 0"),
+            ({"epochs": True}, "epochs must be a whole number .* not True"),
+            ({"epochs": "3"}, "epochs must be a whole number .* not '3'"),
+            ({"batch": 16.0}, "batch must be a whole number of at least 1, not 16.0"),
+            ({"batch": 0}, "batch must be"),
+            ({"rate": math.inf}, "rate must be a finite number"),
+            ({"rate": 0}, "rate must be a finite number above 0"),
+            ({"rate": None}, "rate must be a finite number"),
+            ({"momentum": math.nan}, "momentum must be a finite number of at least 0, not nan"),
+            ({"momentum": -0.1}, "momentum must be"),
+            ({"weight_decay": math.nan}, "weight_decay must be"),
+            ({"weight_decay": -1e-4}, "weight_decay must be a finite number of at least 0"),
+            ({"schedule": None}, "schedule must be one of"),
+            ({"schedule": ["cosine"]}, "schedule must be one of"),
+            ({"snapshots": (0.5,)}, "snapshots must be a whole number .* not 0.5"),
+            ({"snapshots": 2}, "snapshots must be a list of epochs, not 2"),
+            ({"snapshots": (4,)}, "at most 3, not 4"),
+            ({"seeds": 3}, "seeds must be a list of whole numbers, not 3"),
+            ({"seeds": "01"}, "seeds must be a list"),
+            ({"seeds": []}, "seeds: 0 whole numbers given"),
+            ({"seeds": [0.0]}, "each of seeds must be a whole number"),
+            ({"seeds": [-1]}, "each of seeds must be"),
+            ({"seeds": [2**63]}, "each of seeds must be"),
+            ({"seeds": torch.arange(2)}, "seeds must be a list"),
+            ({"start": double(0)}, "start must be a list of weights, one for each seed"),
+            ({"start": [None]}, r"start\[0\] must be a non-empty dict"),
+            ({"start": [{k: w * math.nan for k, w in double(0).items()}]}, "not finite"),
+            (
+                {"seeds": [0, 1], "start": [double(0), fresh_weights(NETWORK, 1)]},
+                r"start\[1\]\['1.weight'\] is torch.float32 on cpu.*float64",
+            ),
+            ({"network": None}, "network must be an nn.Module, not None"),
+            ({"network": nn.ReLU}, "the class ReLU"),
+            ({"network": fresh_weights(NETWORK, 0)}, "network must be an nn.Module, not a dict"),
+            ({"network": nn.ReLU()}, "no parameters to train"),
+            ({"network": mlp((5, 3)).requires_grad_(False)}, "all are frozen"),
+            ({"network": nn.LazyLinear(3)}, "has no shape yet; run the network once"),
+            (
+                {"network": mlp((6, 8, 3))},
+                r"layer '1' \(Linear\) takes inputs of shape \(images, 6\), not \(4, 5\)",
+            ),
+            ({"network": nn.Conv2d(1, 3, 3)}, "this Conv2d takes inputs of shape"),
+            (
+                {"network": nn.Sequential(nn.Linear(5, 3), nn.Flatten(0))},
+                r"gives outputs of shape \(12,\)",
+            ),
+            ({"split": None}, "split must be a Split"),
+            ({"split": SPLIT.x}, "split must be a Split.*not a tensor"),
+            ({"augment": 0.4}, "augment must be a function"),
+            ({"augment": flip_and_crop}, r"augment fails on images of shape \(4, 5\): x has shape"),
+            ({"augment": lambda x, g: None}, "augment made NoneType"),
+            ({"augment": lambda x, g: x[:1]}, r"augment made \(1, 5\)"),
+            ({"augment": lambda x, g: x / 0}, "augment made values that are not finite"),
+            ({"augment": lambda x, g: x + torch.randn_like(x)}, "the generator it is given"),
+            (
+                {"augment": lambda x, g: x[:, :3]},
+                r"takes inputs of shape \(images, 5\), not \(4, 3\)",
+            ),
+            ({"device": "gpu"}, "device cannot be 'gpu'"),
+            ({"device": "meta"}, "device cannot be 'meta'"),
+            ({"checkpoint": 3}, "checkpoint must be a path"),
+            ({"checkpoint": ""}, "checkpoint must be a path"),
+        ],
+    )
+    def test_is_refused_at_the_door(self, change, message):
+        arguments = {"network": NETWORK, "split": SPLIT, "seeds": [0]} | OPTIONS | change
+        state = torch.get_rng_state()
+        with pytest.raises(ValueError, match=message):
+            train(**arguments)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+    def test_a_network_that_cannot_be_copied(self):
+        network = nn.Sequential(nn.utils.weight_norm(nn.Linear(5, 3)))
+        with pytest.raises(ValueError, match=r"Sequential cannot be copied.*remove_weight_norm"):
+            at_once([0], network)
+
+    def test_randomness_of_a_forward_is_no_seed_s(self):
+        with pytest.raises(ValueError, match=r"cannot be trained in a stack: .*random"):
+            at_once([0], Own(F.dropout))
+
+    def test_outputs_that_hang_on_nothing(self):
+        with pytest.raises(ValueError, match="do not depend on its parameters"):
+            at_once([0], Detached())
+
+
+class Detached(Own):
+    def forward(self, x):
+        return super().forward(x).detach()

@@ -1,8 +1,13 @@
+import math
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
+from torch.func import grad, vmap
 
 from modeconn_lite import weights as wt
 from modeconn_lite.networks import mlp
@@ -83,15 +88,75 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, pair, monkeypatch):
     file = tmp_path / "a.safetensors"
     wt.save(a, file)
 
-    def disk_full(tensors, part, metadata):
-        part.write_bytes(b"half")
+    def disk_full(part, content):
+        with part.open("wb") as half:
+            half.write(content[:9])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(wt, "save_file", disk_full)
-    with pytest.raises(OSError, match="No space"):
-        wt.save(b, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", disk_full)
+        with pytest.raises(OSError, match=r"No space left on device.*a\.safetensors"):
+            wt.save(b, file)
     assert all(torch.equal(wt.load(file)[k], a[k]) for k in a)
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_every_bit_of_a_file_counts(tmp_path):
+    weights = {"a.weight": torch.randn(3, 2), "é": torch.ones(2, dtype=torch.float16)}
+    file = tmp_path / "a.safetensors"
+    wt.save(weights, file, {"name": "seed-0"})
+    content = bytearray(file.read_bytes())
+    for place in range(len(content)):
+        for bit in range(8):
+            content[place] ^= 1 << bit
+            file.write_bytes(content)
+            with pytest.raises(ValueError, match=r"a\.safetensors is damaged.*delete and remake"):
+                wt.load(file)
+            content[place] ^= 1 << bit
+    file.write_bytes(content)
+    again, about = wt.read(file)
+    assert about == {"name": "seed-0"}
+    assert list(again) == list(weights)
+    assert all(torch.equal(again[k], v) and again[k].dtype == v.dtype for k, v in weights.items())
+
+
+def test_files_from_elsewhere(tmp_path, pair):
+    _, a, _ = pair
+    file = tmp_path / "a.safetensors"
+    for metadata in (None, {"format": "pt"}):
+        save_file(a, file, metadata)
+        assert all(torch.equal(wt.load(file)[k], a[k]) for k in a)
+        assert wt.read(file)[1] == (metadata or {})
+    for content in (b"PK\x03\x04 and so on, as torch.save writes it", b"text " * 30):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.safetensors is no readable safetensors file"):
+            wt.load(file)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        wt.load(tmp_path / "nowhere")
+
+
+def test_save_takes_views_and_refuses_what_load_would_not_give_back(tmp_path, pair):
+    _, a, _ = pair
+    views = wt.from_vector(wt.to_vector(a), a)  # tensors that share memory
+    wt.save(views, tmp_path / "views")
+    assert all(torch.equal(wt.load(tmp_path / "views")[k], a[k]) for k in a)
+    for metadata in ({"seed": 3}, {3: "seed"}, "seed", [("a", "b")]):
+        with pytest.raises(ValueError, match="metadata must map strings to strings"):
+            wt.save(a, tmp_path / "a", metadata)
+    with pytest.raises(ValueError, match="`save` puts its own"):
+        wt.save(a, tmp_path / "a", {"sha256": "mine"})
+    with pytest.raises(ValueError, match="file must be a path"):
+        wt.save(a, None)
+    with pytest.raises(ValueError, match="not finite"):
+        wt.save({"w": torch.tensor([math.nan])}, tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["views"]
+
+
+def test_devices():
+    assert wt.check_device("cpu") == torch.device("cpu")
+    for wrong in ("gpu", "", 1.5, None, "meta", "cuda:77"):
+        with pytest.raises(ValueError, match="device cannot be"):
+            wt.check_device(wrong)
 
 
 def test_default_device_can_be_set(monkeypatch):
@@ -130,10 +195,221 @@ def test_geometry_refuses_weights_of_another_network(pair):
     for refused in (lambda: wt.distance(a, other), lambda: wt.inner(a, other)):
         with pytest.raises(ValueError, match="shape"):
             refused()
-    with pytest.raises(ValueError, match="coefficient of anchor 0 is nan"):
-        wt.mix((float("nan"), 1.0), (a, a))
-    with pytest.raises(ValueError, match="0 coefficients for 0 anchors"):
-        wt.mix((), ())
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "anchors", "message"),
+    [
+        ((math.nan, 1.0), 2, "coefficient of anchor 0 must be a finite number, not nan"),
+        ((1.0, math.inf), 2, "coefficient of anchor 1 must be a finite number, not inf"),
+        (("1", 1.0), 2, "coefficient of anchor 0 must be a finite number, not '1'"),
+        ((None,), 1, "coefficient of anchor 0 must be a finite number, not None"),
+        ((), 0, "0 coefficients for 0 anchors"),
+        ((10**400,), 1, "coefficient of anchor 0 must be a finite number"),
+        ((1.0,), 2, "1 coefficients for 2 anchors"),
+        (1.0, 1, "coefficients must be a list of numbers, not 1.0"),
+        ("11", 2, "coefficients must be a list"),
+        (torch.ones(1, 2), 2, r"coefficients have shape \(1, 2\); \(2,\) is needed"),
+        (torch.tensor(1.0), 1, r"coefficients have shape \(\)"),
+        ((1e39, 0.0), 2, "the mix overflows"),
+    ],
+)
+def test_mix_refuses_coefficients(pair, coefficients, anchors, message):
+    with pytest.raises(ValueError, match=message):
+        wt.mix(coefficients, pair[1:][:anchors])
+
+
+def broken(a, key="1.weight", **change):
+    """The weights a, one tensor of which is no good; by what is wrong with it."""
+    good = a[key]
+    bad = {
+        "nan": good * math.nan,
+        "meta": good.to("meta"),
+        "sparse": good.to_sparse(),
+        "complex": good.to(torch.complex64),
+        "quantised": torch.quantize_per_tensor(good, 0.1, 0, torch.quint8),
+        "float8": good.to(torch.float8_e4m3fn),
+        "whole": good.long(),
+        "no tensor": good.tolist(),
+    }
+    return {what: a | {key: tensor} for what, tensor in bad.items()}
+
+
+SAYS = {
+    "nan": r"\['1.weight'\] holds 12 values that are not finite",
+    "meta": r"\['1.weight'\] is on the meta device",
+    "sparse": r"\['1.weight'\] is sparse .*to_dense",
+    "complex": r"\['1.weight'\] is complex",
+    "quantised": r"\['1.weight'\] is quantised .*dequantize",
+    "float8": r"\['1.weight'\] is torch.float8.*half",
+    "whole": r"\['1.weight'\] is torch.int64, not a floating-point tensor",
+    "no tensor": r"\['1.weight'\] is list, not a tensor",
+}
+NOT_WEIGHTS = (None, "weights", [], {}, torch.ones(3), nn.Linear(2, 2))
+
+
+def doors(network, good, x, file):
+    """Every function that takes weights."""
+    return {
+        "check_weights": wt.check_weights,
+        "like": lambda w: wt.check_weights(good, like=w),
+        "apply": lambda w: wt.apply(network, w, x),
+        "mix": lambda w: wt.mix((0.0, 1.0), (good, w)),
+        "mix at zero": lambda w: wt.mix((1.0, 0.0), (good, w)),
+        "inner": lambda w: wt.inner(good, w),
+        "norm": wt.norm,
+        "distance": lambda w: wt.distance(w, good),
+        "distance to": lambda w: wt.distance(good, w),
+        "to": lambda w: wt.to(w, torch.float64),
+        "to_vector": wt.to_vector,
+        "from_vector": lambda w: wt.from_vector(torch.zeros(26), w),
+        "stack": lambda w: wt.stack([good, w]),
+        "unstack": wt.unstack,
+        "save": lambda w: wt.save(w, file),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # torch gives up quantised tensors
+@pytest.mark.parametrize("what", SAYS)
+def test_no_door_lets_such_weights_in(pair, tmp_path, what):
+    network, a, b = pair
+    bad = broken(a)[what]
+    for name, door in doors(network, b, torch.ones(2, 3), tmp_path / "file").items():
+        if what == "nan" and name in ("like", "to_vector", "from_vector"):
+            continue  # these pass values on and compute nothing
+        with pytest.raises(ValueError, match=SAYS[what]):
+            door(bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_door_lets_in_what_are_no_weights(pair, tmp_path):
+    network, a, _ = pair
+    for wrong in NOT_WEIGHTS:
+        for name, door in doors(network, a, torch.ones(2, 3), tmp_path / "file").items():
+            if name == "like" and (wrong is None or isinstance(wrong, nn.Module)):
+                continue
+            with pytest.raises(ValueError, match=r"must be a non-empty dict of tensors"):
+                door(wrong)
+    with pytest.raises(ValueError, match="keys are names"):
+        wt.check_weights({1: torch.ones(1)})
+
+
+def test_lists_of_weights_are_lists(pair):
+    _, a, _ = pair
+    for wrong in (None, a, "ab", 3, iter([a])):
+        with pytest.raises(ValueError, match="must be a list"):
+            wt.stack(wrong)
+        with pytest.raises(ValueError, match="must be a list"):
+            wt.mix((1.0,), wrong)
+    with pytest.raises(ValueError, match="0 dicts, one for each network given"):
+        wt.stack([])
+    with pytest.raises(ValueError, match=r"weights 1\['1.weight'\] is torch.float64"):
+        wt.stack([a, wt.to(a, torch.float64)])
+    for wrong in (
+        {"w": torch.ones(())},
+        {"w": torch.ones(0)},
+        {"a": torch.ones(2), "b": a["3.bias"][:1]},
+    ):
+        with pytest.raises(ValueError, match="need a leading axis"):
+            wt.unstack(wrong)
+
+
+def test_mixes_and_distances_that_overflow_say_so():
+    huge = {"w": torch.full((2,), 3e38)}
+    with pytest.raises(ValueError, match="the mix overflows"):
+        wt.mix((1.0, 1.0), (huge, huge))
+    with pytest.raises(ValueError, match="the distance of these weights overflows"):
+        wt.distance(huge, {"w": -huge["w"]})
+    assert wt.distance(huge, huge) == 0
+    assert wt.check_weights(huge) is huge  # the sum of these overflows, they themselves do not
+    with pytest.raises(ValueError, match=r"do not fit into torch\.float16"):
+        wt.to(huge, torch.float16)
+    for target in (torch.int64, torch.complex64, torch.float8_e4m3fn):
+        with pytest.raises(ValueError, match="weights cannot be torch"):
+            wt.to(huge, target)
+    for target in ("gpu", "meta", None):
+        with pytest.raises(ValueError, match="target cannot be"):
+            wt.to(huge, target)
+
+
+def test_apply_refuses_inputs(pair):
+    network, a, _ = pair
+    for x, message in (
+        (None, "x must be a floating-point tensor, not None"),
+        (torch.ones(2, 3).long(), "x must be a floating-point tensor"),
+        (torch.full((2, 3), math.nan), "x holds NaN"),
+        (torch.ones(0, 3), "give at least one input"),
+        (
+            torch.ones(2, 4),
+            r"layer '1' \(Linear\) takes inputs of shape \(images, 3\), not \(2, 4\)",
+        ),
+        (torch.ones(2, 3).double(), r"x is torch.float64 on cpu, the weights are torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wt.apply(network, a, x)
+    with pytest.raises(ValueError, match=r"network must be an nn\.Module, not None"):
+        wt.apply(None, a, torch.ones(2, 3))
+
+
+def test_apply_within_torch_func(pair):
+    """There, values cannot be looked at; what can be checked is."""
+    network, a, b = pair
+    x = torch.randn(5, 3)
+    both = vmap(lambda w: wt.apply(network, w, x))(wt.stack([a, b]))
+    assert torch.allclose(both[1], wt.apply(network, b, x), atol=1e-6)
+    each = vmap(lambda row: wt.apply(network, a, row[None]))(x)[:, 0]
+    assert torch.allclose(each, wt.apply(network, a, x), atol=1e-6)
+    slope = grad(lambda w: wt.apply(network, w, x).square().sum())(a)
+    assert slope.keys() == a.keys()
+
+
+def test_combined_is_mix_without_the_checks(pair):
+    _, a, b = pair
+    for coefficients in ((0.3, 0.7), (1.0, 0.0), (0.0, 0.0), torch.tensor([0.5, -1.0])):
+        one, two = wt.mix(coefficients, (a, b)), wt.combined(coefficients, (a, b))
+        assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("seed", [None, 0.0, -1, 2**63, "0", True])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        wt.fresh_weights(mlp((2, 2)), seed)
+
+
+@pytest.mark.parametrize("wrong", [None, nn.Linear, {"w": torch.ones(1)}])
+def test_a_network_is_a_module(wrong):
+    for door in (wt.weights_of, lambda n: wt.fresh_weights(n, 0)):
+        with pytest.raises(ValueError, match=r"network must be an nn\.Module"):
+            door(wrong)
+
+
+def test_lazy_layers_have_no_weights_yet():
+    for door in (wt.weights_of, lambda n: wt.fresh_weights(n, 0)):
+        with pytest.raises(ValueError, match="'weight' has no shape yet; run the network once"):
+            door(nn.LazyLinear(3))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_no_seed_can_draw_is_named():
+    """These kept the caller's own numbers: all seeds would have shared them."""
+    scaled = mlp((2, 2))
+    scaled[1].scale = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=r"draws all of '1\.scale': all seeds would share it"):
+        wt.fresh_weights(scaled, 0)
+    spectral = nn.Sequential(nn.utils.spectral_norm(nn.Linear(3, 2)))
+    with pytest.raises(ValueError, match=r"draws all of '0\.weight_orig'"):
+        wt.fresh_weights(spectral, 0)
+    with pytest.raises(ValueError, match="cannot be copied"):
+        wt.fresh_weights(nn.utils.weight_norm(nn.Linear(3, 2)), 0)
+    with pytest.raises(ValueError, match="no reset_parameters"):
+        wt.fresh_weights(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), 0)
+
+
+def test_fresh_weights_of_a_network_without_values():
+    with torch.device("meta"):
+        there = mlp((3, 4, 2))
+    here = mlp((3, 4, 2))
+    assert wt.distance(wt.fresh_weights(there, 3), wt.fresh_weights(here, 3)) == 0
 
 
 def test_layers_that_no_seed_can_draw_are_named():

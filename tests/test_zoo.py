@@ -60,6 +60,41 @@ def test_retraining_gives_equal_quality(name, monkeypatch):
     assert mean(again) == pytest.approx(mean(shipped), abs=0.01)
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A copy of the folder, read anew."""
+    for file in zoo.FOLDER.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    zoo._read.cache_clear()
+    yield tmp_path
+    zoo._read.cache_clear()
+
+
+def test_one_changed_bit_is_noticed(elsewhere):
+    file = elsewhere / "spirals.safetensors"
+    content = bytearray(file.read_bytes())
+    content[20_000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"spirals\.safetensors is damaged \(wrong checksum\)"):
+        zoo.load("spirals")
+
+
+def test_files_that_change_places_are_noticed(elsewhere):
+    dropout, plain = elsewhere / "digits-dropout.safetensors", elsewhere / "digits.safetensors"
+    plain.write_bytes(dropout.read_bytes())
+    with pytest.raises(ValueError, match=r"digits\.safetensors is 'digits-dropout' instead"):
+        zoo.load("digits")
+
+
+def test_only_networks_of_the_set_are_written(elsewhere):
+    before = (elsewhere / "digits.safetensors").read_bytes()
+    for wrong in (zoo.load("spirals"), [], None, zoo.load("digits")[0]):
+        with pytest.raises(ValueError, match=r"do not fit|must be a list|0 weights given"):
+            zoo.write("digits", wrong)
+    assert (elsewhere / "digits.safetensors").read_bytes() == before
+
+
 def test_loading_gives_copies():
     first = zoo.load("spirals")[0]
     first["1.weight"].zero_()
@@ -72,3 +107,9 @@ def test_unknown_name():
         ValueError, match=r"no networks called 'imagenet'; choose one of \('digits'"
     ):
         zoo.load("imagenet")
+    for wrong in (None, 3, ["digits"]):
+        for function in (zoo.load, zoo.network, zoo.recipe, zoo.retrain):
+            with pytest.raises(ValueError, match="no networks called"):
+                function(wrong)
+    with pytest.raises(ValueError, match="device cannot be 'gpu'"):
+        zoo.load("digits", "gpu")

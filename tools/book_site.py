@@ -2,11 +2,13 @@
 
 1. Launch buttons on every page, from the one setting ``repository.url`` of _config.yml; none while
    that is empty.
-2. A line under each title, "18 min read · runs in about 25 s on 2 CPU cores", and the directive
-   ``{timings}`` with the same figures for the whole book.
-3. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
+2. A line under each title, "18 min to skim, about 80 to study · runs in about 25 s on 2 CPU cores",
+   and the directive ``{timings}`` with the same figures for the whole book.
+3. What is folded away (`folding.py`), figures that stack on a phone (`panels.py`), the page of the
+   package (`package_page.py`).
+4. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
    shows each in a frame apart.)
-4. A silent console: the theme's scripts announce themselves there, ours do not.
+5. A silent console: the theme's scripts announce themselves there, ours do not.
 
 `tools/refresh.py` uses the reading functions at the top, which need no Sphinx.
 """
@@ -14,14 +16,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from urllib.parse import quote
 
 import yaml
+from package_page import slim
 
 WORDS_PER_MINUTE = 220
-CODE_WEIGHT = 0.3  # a word of code counts this much: most readers skim cells
+CODE_WEIGHT = 0.3  # to who skims, a word of code counts this much
+EXERCISE_MINUTES = 10
 TIMINGS = "book/_timings.json"
 BINDER = "https://mybinder.org"
 COLAB = "https://colab.research.google.com"
@@ -53,17 +58,45 @@ def source(root: Path, page: str) -> Path:
     return notebook if notebook.exists() else root / f"{page}.md"
 
 
-def reading_minutes(path: Path) -> int:
-    """Minutes to read a page, at least 1: its words, formulas included, and some of the code."""
-    if path.suffix == ".ipynb":
-        cells = json.loads(path.read_text("utf8"))["cells"]
-        prose = [c for c in cells if c["cell_type"] == "markdown"]
-        code = [c for c in cells if c["cell_type"] == "code"]
-    else:
-        prose, code = [{"source": path.read_text("utf8")}], []
-    words = sum(len("".join(c["source"]).split()) for c in prose)
-    words += CODE_WEIGHT * sum(len("".join(c["source"]).split()) for c in code)
-    return max(1, round(words / WORDS_PER_MINUTE))
+FOLDED_BOX = re.compile(r"^(:{3,})\{dropdown\}.*?^\1\s*$", re.DOTALL | re.MULTILINE)
+EXERCISE = re.compile(r"\{exercise(-start)?\}")
+
+
+def reading_minutes(path: Path) -> tuple[int, int | None]:
+    """Minutes to skim a page, at least 1, and to study it, None where there is no exercise.
+
+    To skim is to read what stands open, formulas included, and to look at the code. To study is to
+    read everything twice, all of the code and what is folded away included, and to do the
+    exercises, ten minutes each; rounded up to five.
+    """
+    open_words = all_words = 0.0
+    exercises, in_solution = 0, False
+    for kind, text, tags in _cells(path):
+        if {"remove-cell", "remove-input"} & set(tags):
+            continue  # not on the page
+        exercises += len(EXERCISE.findall(text))
+        in_solution |= "{solution-start}" in text
+        words = len(text.split())
+        all_words += words
+        if kind == "code":
+            shown = not in_solution and "hide-input" not in tags
+            open_words += CODE_WEIGHT * words * shown
+        elif not in_solution:
+            open_words += len(FOLDED_BOX.sub("", text).split())
+        elif "{solution-end}" in text:
+            in_solution = False
+            open_words += len(text.split("{solution-end}", 1)[1].split())
+    skim = max(1, round(open_words / WORDS_PER_MINUTE))
+    study = 2 * all_words / WORDS_PER_MINUTE + EXERCISE_MINUTES * exercises
+    return skim, 5 * math.ceil(study / 5) if exercises else None
+
+
+def _cells(path: Path) -> list[tuple[str, str, list[str]]]:
+    """Kind, source and tags of each cell; a Markdown file is one cell."""
+    if path.suffix != ".ipynb":
+        return [("markdown", path.read_text("utf8"), [])]
+    cells = json.loads(path.read_text("utf8"))["cells"]
+    return [(c["cell_type"], "".join(c["source"]), c["metadata"].get("tags", [])) for c in cells]
 
 
 def timings(root: Path) -> dict[str, int]:
@@ -72,9 +105,11 @@ def timings(root: Path) -> dict[str, int]:
     return json.loads(path.read_text("utf8")) if path.exists() else {}
 
 
-def time_line(minutes: int, seconds: int | None) -> str:
+def time_line(skim: int, study: int | None, seconds: int | None) -> str:
     """The sentence under a title."""
-    line = f"{minutes} min read"
+    line = f"{skim} min to skim"
+    if study is not None:
+        line += f", about {study} to study"
     return line if seconds is None else f"{line} · runs in about {seconds} s on 2 CPU cores"
 
 
@@ -127,6 +162,10 @@ def theme_options(repository: str) -> dict[str, bool]:
     }
 
 
+# A formula in the text, and the punctuation that would else begin the next line.
+FORMULA_AND_MARK = re.compile(r'(<span class="math[^"]*">\\\([^<]*\\\)</span>)([,.;:?)\]–-]+)')
+
+
 def _configure(app, config) -> None:
     options = config.html_theme_options
     options.update(theme_options(options.get("repository_url", "")))
@@ -155,11 +194,18 @@ def _add_to_page(app, pagename, templatename, context, doctree) -> None:
                 "buttons": [{"type": "link", **link} for link in links],
             }
         )
-    line = time_line(reading_minutes(source(root, pagename)), timings(root).get(pagename))
-    body = context["body"].replace("</h1>", f'</h1>\n<p class="mc-time">{line}</p>', 1)
+    body = context["body"]
+    if pagename in notebooks:  # the others are looked up, not read
+        line = time_line(*reading_minutes(source(root, pagename)), timings(root).get(pagename))
+        body = body.replace("</h1>", f'</h1>\n<p class="mc-time">{line}</p>', 1)
+    if "mc-package" in body:
+        body = slim(body)
     # A bibliography calls itself a list, but its entries are no list items: a fault for readers
     # who listen to the page.
-    context["body"] = body.replace('<div role="list" class="citation-list">', "<div>")
+    body = body.replace('<div role="list" class="citation-list">', "<div>")
+    body = FORMULA_AND_MARK.sub(r'<span class="mc-keep">\1\2</span>', body)
+    # Every exercise and every solution of a page would have the same id.
+    context["body"] = re.sub(r'<section id="(?:exercise|solution)-content">', "<section>", body)
 
 
 # --- The page of timings ------------------------------------------------------------------------
@@ -171,19 +217,19 @@ def _timings_directive():
     from sphinx.util.docutils import SphinxDirective
 
     class Timings(SphinxDirective):
-        """Table of every page: minutes to read, seconds to run."""
+        """Table of every chapter: minutes to skim and to study, seconds to run."""
 
         def run(self):
             root = Path(self.env.srcdir)
             measured = timings(root)
-            rows = [
-                f"* - {{doc}}`/{page}`\n  - {reading_minutes(source(root, page))}\n"
-                f"  - {measured.get(page, '–')}"
-                for page in pages(root)
-            ]
             table = [":::{list-table}", ":header-rows: 1", ":class: mc-timings", ""]
-            table += "* - Page\n  - Minutes to read\n  - Seconds to run".splitlines()
-            table += [*"\n".join(rows).splitlines(), ":::"]
+            table += "* - Page\n  - Skim\n  - Study\n  - Run".splitlines()
+            for page in (p for p in pages(root) if source(root, p).suffix == ".ipynb"):
+                skim, study = reading_minutes(source(root, page))
+                seconds = f"{measured[page]} s" if page in measured else "–"
+                table += [f"* - {{doc}}`/{page}`", f"  - {skim} min"]
+                table += [f"  - {study} min" if study else "  - –", f"  - {seconds}"]
+            table.append(":::")
             self.env.note_reread()  # it tells of other pages: never taken from the cache
             node = nodes.container()
             self.state.nested_parse(StringList(table, self.env.docname), 0, node)
@@ -218,7 +264,7 @@ def _drop_repeated_assets(app, pagename, templatename, context, doctree) -> None
 
 # --- A silent console ---------------------------------------------------------------------------
 
-CHATTY = ["sphinx-book-theme.js", "pydata-sphinx-theme.js", "togglebutton.js", "search.html"]
+CHATTY = ["sphinx-book-theme.js", "pydata-sphinx-theme.js", "search.html"]
 
 
 def silence(script: str) -> str:
@@ -237,6 +283,9 @@ def _silence_theme(app, error) -> None:
 def setup(app):
     # Jupyter Book sets this for sphinx_comments, which we leave out.
     app.add_config_value("comments_config", {}, "html")
+    app.setup_extension("folding")
+    app.setup_extension("package_page")
+    app.setup_extension("panels")
     app.add_directive("timings", _timings_directive())
     app.connect("config-inited", _configure)
     # After the theme has begun its list of header buttons (priority 501).

@@ -7,6 +7,7 @@ of `assets` are what they share.
 from .blocks import BlockExplorer
 from .neurons import NeuronExplorer
 from .path import PathExplorer
+from .race import RaceExplorer
 from .sheet import SheetExplorer
 
-__all__ = ["BlockExplorer", "NeuronExplorer", "PathExplorer", "SheetExplorer"]
+__all__ = ["BlockExplorer", "NeuronExplorer", "PathExplorer", "RaceExplorer", "SheetExplorer"]

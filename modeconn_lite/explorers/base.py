@@ -66,6 +66,10 @@ class Explorer(ABC):
     @abstractmethod
     def _repr_html_(self) -> str: ...
 
+    def still(self) -> str:
+        """The page's face of the same, for where no kernel runs the live one."""
+        return self._repr_html_()
+
     def live(self) -> "LiveExplorer":
         """The same picture as widgets that run the network at any point; needs a kernel."""
         return LiveExplorer(self)
@@ -138,14 +142,14 @@ class LiveExplorer:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         axes = " and ".join(control.name.split()[0] for control in self.explorer.controls())
-        still = (
-            f'<!--mc-explorer--><div class="mc-still">{self._styles()}{self._html()}'
-            '<p class="mc-note">Run this page in JupyterLab, Binder or Colab and this slider'
-            f" evaluates the network itself, at any {axes}.</p></div><!--/mc-explorer-->"
+        note = (
+            '<!--mc-explorer--><p class="mc-elsewhere">Opened as a notebook, this cell runs the'
+            f" network itself, at any {axes}. Here are the points that were computed before.</p>"
+            "<!--/mc-explorer-->"
         )
         return {
             "application/vnd.jupyter.widget-view+json": view,
-            "text/html": still,
+            "text/html": note + self.explorer.still(),
             "text/plain": repr(self),
         }
 

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from html import escape
 from itertools import product
 from math import ceil, floor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Split
-from ..evaluation import evaluate
+from ..evaluation import evaluate, profile
 from ..methods.stability import Kept, layers_of, places_of
 from ..paths import Path
 from ..weights import Weights
 from .base import Control, Explorer
-from .markup import figure, readout
+from .markup import figure, readout, stretched
 
 SIDE, GAP, TOP = 52, 26, 22
+EACH = 8  # points of the loss curve on each piece of a walk
 MOVES = {
     "a": "the last layer swings",
     "b": "neurons nobody reads move",
@@ -186,9 +188,11 @@ class BlockExplorer(Explorer):
     sources : dict of str to Weights
         One or two named networks from which the blocks come, drawn blue and orange.
     split : Split, optional
-        Where given, the loss in each state is shown.
+        Where given, the loss along the walk is shown.
     title : str
         Heading of the picture.
+    ends : two str
+        What the ends of the walk are called.
     """
 
     kinds = ("base", "blocks")
@@ -202,29 +206,77 @@ class BlockExplorer(Explorer):
         *,
         split: Split | None = None,
         title: str = "Blocks along the walk",
+        ends: tuple[str, str] = ("A", "B"),
     ) -> None:
         if not walk.labels:
             raise ValueError(f"the pieces of {walk.name!r} have no labels that say how they move")
         self.network, self.walk, self.split = network, walk, split
         self.title, self.names, self.sources = title, [title], list(sources)
+        self.ends = ends
         self.device = next(iter(walk.anchors[0].values())).device
         self.matrices = _Matrices(network, kept, list(sources.values()))
         corners = walk.corners()
         self.states = [self.matrices.state(w) for w in corners]
-        self.says = [self._say(k, w) for k, w in enumerate(corners)]
+        self.profile = None
+        if split is not None:
+            times = EACH * len(walk.labels) + 1
+            self.profile = profile(network, walk, split, times)
+        self.says = [self._say(k, self._loss_at(k)) for k in range(len(corners))]
+        self.steps = [self._step(k) for k in range(1, len(corners))]
 
     def __repr__(self) -> str:
         return f"BlockExplorer({len(self.states)} states, moves {''.join(self.walk.labels)})"
 
-    def _say(self, k: int, w: Weights) -> dict[str, str]:
-        """The read-out in state k, or on the way to it, where the weights are w."""
-        move = self.walk.labels[k - 1] if k else ""
-        said = {"state": f"({k + 1})"}
-        said["move"] = f"({move}) {MOVES.get(move, 'a move')}" if k else "the start"
-        if self.split is not None:
-            loss = evaluate(self.network, w, self.split).loss
+    def _loss_at(self, k: int) -> float | None:
+        """The loss in state k."""
+        if self.profile is None:
+            return None
+        here = (self.profile.t - self.walk.knots[k]).abs().argmin()
+        return float(self.profile.loss[here])
+
+    def _say(self, k: int, loss: float | None) -> dict[str, str]:
+        """The read-out in state k, or on the way to it."""
+        said = {"state": f"({k + 1})", "move": f"({self.walk.labels[k - 1]})" if k else "the start"}
+        if self.split is not None and loss is not None:
             said[f"loss, {self.split.name}"] = f"{loss:.3f} nats"
         return said
+
+    def _step(self, k: int) -> str:
+        """What happens on the way to state k, in a sentence."""
+        before, after = self.states[k - 1], self.states[k]
+        moved = {place[0] for place in after if after[place].label != before[place].label}
+        matrices = " and ".join(f"W{s + 1}" for s in sorted(moved, reverse=True))
+        move = self.walk.labels[k - 1]
+        return f"({move}) {MOVES.get(move, 'a move')}: {matrices or 'nothing that shows'}"
+
+    def _curve(self, t: float, value: float | None) -> str:
+        """The loss along the walk, small, with the marker at t."""
+        if self.profile is None or value is None:
+            return ""
+        top = 1.12 * float(self.profile.loss.max())
+        xs, ys = (1000 * self.profile.t).tolist(), (1000 * (1 - self.profile.loss / top)).tolist()
+        path = "L".join(f"{x:.0f} {y:.0f}" for x, y in zip(xs, ys, strict=True))
+        ticks = "".join(
+            f'<line x1="{100 * x:.4g}%" x2="{100 * x:.4g}%" y1="0" y2="100%"/>'
+            for x in self.walk.knots
+        )
+        peak = f"{float(self.profile.loss.max()):.2f}"
+        curve = stretched(f'<path d="M{path}"/>')
+        return (
+            f'<p class="mc-key"><b>loss</b> in nats, {escape(self.profile.split)}; highest {peak}'
+            '</p><svg class="mc-strip" role="img" aria-label="loss along the walk, highest'
+            f' {peak} nats"><g class="mc-grid">{ticks}</g>'
+            f'{curve}<circle class="mc-spot" r="6" cx="{100 * t:.4g}%"'
+            f' cy="{100 * (1 - value / top):.4g}%"/></svg>'
+        )
+
+    def _steps(self, now: int) -> str:
+        """All steps as sentences; the one that led to state `now` lit."""
+        items = "".join(
+            f'<li data-step="{k}"{" aria-current=step" if k == now else ""}>{escape(step)}</li>'
+            for k, step in enumerate(self.steps, start=1)
+        )
+        return f'<ol class="mc-steps" tabindex="0" aria-label="steps of the walk">{items}</ol>'
 
     def _repr_html_(self) -> str:
         befores = [None, *self.states]
@@ -234,19 +286,33 @@ class BlockExplorer(Explorer):
             for k, state in enumerate(self.states)
         )
         body = (
-            f'<div class="mc-stage"><div>{pictures}</div></div>'
+            f'<div class="mc-stage"><div>{self._curve(0.0, self._loss_at(0))}{pictures}</div></div>'
             '<div class="mc-slider" style="--mc-from:0%;--mc-to:100%"><input type="range" min="0"'
             f' max="{len(self.states) - 1}" value="0" step="1" autocomplete="off"'
-            ' aria-label="state of the walk"></div><div class="mc-foot">'
+            f' aria-label="{escape(self._whole_way())}">{self._ticks()}</div><div class="mc-foot">'
             '<button type="button" class="mc-button mc-play"><span>Walk</span></button>'
-            f"{readout(self.says[0])}</div>"
+            f"{readout(self.says[0])}</div>{self._steps(0)}"
         )
         rows = [
-            (*said.values(), "; ".join(self.matrices.words(state)))
-            for said, state in zip(self.says, self.states, strict=True)
+            (*said.values(), step, "; ".join(self.matrices.words(state)))
+            for said, step, state in zip(self.says, ["", *self.steps], self.states, strict=True)
         ]
-        table = [*self.says[0], "blocks"], rows
-        return figure(self.kinds, self.title, body, self._caption(), table, {"says": self.says})
+        table = [*self.says[0], "step", "blocks"], rows
+        data: dict[str, Any] = {"says": self.says, "steps": self.steps}
+        if self.profile is not None:
+            top = 1.12 * float(self.profile.loss.max())
+            heights = [100 * (1 - (self._loss_at(k) or 0.0) / top) for k in range(len(self.states))]
+            spots = zip(self.walk.knots, heights, strict=True)
+            data["spots"] = [{"cx": 100 * t, "cy": round(y, 2)} for t, y in spots]
+        return figure(self.kinds, self.title, body, self._caption(), table, data)
+
+    def _whole_way(self) -> str:
+        return f"state of the walk from {self.ends[0]} to {self.ends[1]}"
+
+    def _ticks(self) -> str:
+        marks = zip((0, 100), self.ends, ("mc-a", "mc-b"), strict=True)
+        spans = (f'<span class="{c}" style="left:{x}%">{escape(s)}</span>' for x, s, c in marks)
+        return f'<div class="mc-ticks" aria-hidden="true">{"".join(spans)}</div>'
 
     def _caption(self) -> str:
         colours = ", ".join(
@@ -259,14 +325,18 @@ class BlockExplorer(Explorer):
         )
 
     def controls(self) -> list[Control]:
-        return [Control("t along the walk", 0.0, 1.0, 0.0)]
+        return [Control(f"t from {self.ends[0]} to {self.ends[1]}", 0.0, 1.0, 0.0)]
 
     def picture(self, place: Sequence[float], chosen: Mapping[str, int]) -> str:
         (t,) = place
         w, piece = self.walk(t), t * len(self.walk.labels)
         ahead = ceil(piece - 1e-9)  # the state that is reached next
-        said = {"t": f"{t:.3f}"} | self._say(ahead, w)
+        loss = None if self.split is None else evaluate(self.network, w, self.split).loss
+        said = {"t": f"{t:.3f}"} | self._say(ahead, loss)
         if abs(piece - round(piece)) > 1e-9:
             said["state"] = f"({floor(piece) + 1}) to ({ahead + 1})"
         drawn = self.matrices.draw(self.matrices.state(w), self.states[max(ahead - 1, 0)])
-        return f'<div class="mc-stage"><div>{drawn}</div></div>{readout(said)}'
+        return (
+            f'<div class="mc-stage"><div>{self._curve(t, loss)}{drawn}</div></div>{readout(said)}'
+            f"{self._steps(ahead)}"
+        )

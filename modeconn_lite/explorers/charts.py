@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
-from ..evaluation import Profile
+from ..evaluation import Profile, Survey
 from ..sheets import Sheet
 from ..tables import percent
 from .markup import Form, base64, contours_of, png, shown, stretched
@@ -18,6 +19,7 @@ from .sources import Sight
 
 # Where the marker's number stands: after it at these places, in per cent of the width, else before.
 BESIDE = {"after": ((0, 15), (50, 85)), "dx": 12}
+FINE = 121  # points along each side of the picture of a map
 BELOW = {"loss": -11, "accuracy": 21}  # outside the hump or hollow
 
 
@@ -114,22 +116,25 @@ class Chart:
         names = {"figure": self.figure, "form": self.form}
         return {"top": self.top, "below": BELOW[self.of], **names}
 
-    def html(self, sight: Sight, route: int = 0, *, hidden: bool = False) -> str:
-        """The chart with this route in front and the marker where the sight is."""
-        grid = "".join(
+    def _grid(self) -> str:
+        lines = "".join(
             f'<line x1="0" x2="100%" y1="{self.y(v):.4g}%" y2="{self.y(v):.4g}%"/>'
             f'<text x="-8" dy="4" y="{self.y(v):.4g}%">'
             f"{percent(v, 0) if self.of == 'accuracy' else f'{v:.3g}'}</text>"
             for v in self.ticks
         )
-        order = [j for j in range(len(self.groups)) if j != route] + [
-            route
-        ]  # the walked one on top
-        curves = "".join(
-            f'<g class="mc-curve mc-c{j % 4}{" mc-on" if j == route else ""}" data-path="{j}">'
+        return f'<g class="mc-grid">{lines}</g>'
+
+    def _curves(self, order: Sequence[int], front: int | None = None) -> str:
+        return "".join(
+            f'<g class="mc-curve mc-c{j % 6}{" mc-on" if j == front else ""}" data-path="{j}">'
             f"{self.groups[j]}{self.labels[j]}</g>"
             for j in order
         )
+
+    def html(self, sight: Sight, route: int = 0, *, hidden: bool = False) -> str:
+        """The chart with this route in front and the marker where the sight is."""
+        others = [j for j in range(len(self.groups)) if j != route]
         value = sight.figures[self.figure]
         x, y = self.x(sight.place[0]), self.y(value)
         after = any(low <= x <= high for low, high in BESIDE["after"])
@@ -139,11 +144,24 @@ class Chart:
             f'<p class="mc-key"><b>{self.of}</b>{" in nats" if self.of == "loss" else ""}'
             f'<i class="mc-line"></i>test<i class="mc-line mc-thin"></i>train</p>'
             f'<svg class="mc-plot" role="img" aria-label="{escape(self.about)}">'
-            f'<g class="mc-grid">{grid}</g><line class="mc-hair" x1="{x:.4g}%" x2="{x:.4g}%"'
-            f' y1="{y:.4g}%" y2="100%"/>{curves}{self.dots}<g class="mc-now">'
+            f'{self._grid()}<line class="mc-hair" x1="{x:.4g}%" x2="{x:.4g}%" y1="{y:.4g}%"'
+            f' y2="100%"/>{self._curves([*others, route], route)}{self.dots}<g class="mc-now">'
             f'<circle r="8" cx="{x:.4g}%" cy="{y:.4g}%"/><text class="{style}" x="{x:.4g}%"'
             f' y="{y:.4g}%" dx="{dx}" dy="{BELOW[self.of]}">{shown(value, self.form)}</text>'
             "</g></svg></div>"
+        )
+
+    def html_of_many(self, sights: Sequence[Sight]) -> str:
+        """The chart with a marker on every path."""
+        markers = "".join(
+            f'<circle class="mc-runner mc-c{k}" data-runner="{k}" r="7"'
+            f' cx="{self.x(sight.place[0]):.4g}%" cy="{self.y(sight.figures[self.figure]):.4g}%"/>'
+            for k, sight in enumerate(sights)
+        )
+        return (
+            f'<div class="mc-chart" data-of="{self.of}"><p class="mc-key"><b>{self.of}</b> test</p>'
+            f'<svg class="mc-plot" role="img" aria-label="{escape(self.about)}">{self._grid()}'
+            f"{self._curves(range(len(self.groups)))}{self.dots}{markers}</svg></div>"
         )
 
 
@@ -181,47 +199,37 @@ class Map:
     """The test loss over a sheet as a picture with contour lines, marks and drawn-in paths."""
 
     def __init__(
-        self, sheet: Sheet, loss: Tensor, lines: Mapping[str, Sequence[tuple[float, float]]]
+        self, sheet: Sheet, seen: Survey, lines: Mapping[str, Sequence[tuple[float, float]]]
     ) -> None:
-        on = ~loss.isnan()
+        loss, on = seen.loss, ~seen.loss.isnan()
         self.extent, self.name = sheet.extent, sheet.name
         u0, u1, v0, v1 = sheet.extent
         self.ratio = min(max((u1 - u0) / (v1 - v0), 0.6), 1.8)
         low = max(float(loss[on].min()), 1e-3)
         high = max(float(loss[on].max()), 1.01 * low)
         share = (loss.clamp(low, high) / low).log() / log(high / low)
-        fine = F.interpolate(_fill(share)[None, None], size=121, mode="bicubic", align_corners=True)
-        index = (fine[0, 0].clamp(0, 1) * 254).round().byte()
-        if sheet.inside is not None:
-            v, u = torch.meshgrid(
-                torch.linspace(v0, v1, 121, dtype=torch.float64),
-                torch.linspace(u0, u1, 121, dtype=torch.float64),
-                indexing="ij",
-            )
-            index[~sheet.inside(torch.stack([u, v], -1).view(-1, 2)).view(121, 121)] = 255
+        fine, inside = self._fine(sheet, seen, share)
+        index = (fine.clamp(0, 1) * 254).round().byte()
+        index[~inside] = 255
         self.picture = base64(png(index.flip(0)[None], palette=True))
         levels = _levels(low, high)
-        contours = contours_of(share, [log(x / low) / log(high / low) for x in levels])
+        shares = [log(x / low) / log(high / low) for x in levels]
+        contours = contours_of(fine.where(inside, torch.nan), shares)
         self.contours = stretched("".join(f'<path class="mc-level" d="{d}"/>' for d in contours))
         self.drawn = ""
+        taken = [self._place(*place) for place in sheet.marks.values()]
         for name, places in lines.items():
             spots = [self._place(*place) for place in places]
             d = "M" + "L".join(f"{10 * x:.1f} {10 * y:.1f}" for x, y in spots)
             (x0, y0), (x1, y1) = spots[(len(spots) - 1) // 2 :][:2]
             x, y = (x0 + x1) / 2, (y0 + y1) / 2
             self.drawn += stretched(f'<path class="mc-route" d="{d}"/>')
-            self.drawn += (
-                f'<text class="mc-name" x="{x:.4g}%" y="{y:.4g}%" dy="-18">{escape(name)}</text>'
-            )
+            self.drawn += self._name(name, x, y, taken, "mc-name")
         for name, place in sheet.marks.items():
             x, y = self._place(*place)
             style = {"A": "mc-a", "B": "mc-b"}.get(name, "mc-c")
-            dy = 28 if y < 12 else -17
-            self.drawn += (
-                f'<circle class="mc-end {style}" r="7" cx="{x:.4g}%" cy="{y:.4g}%"/>'
-                f'<text class="mc-name" x="{min(max(x, 4), 96):.4g}%" y="{y:.4g}%" dy="{dy}">'
-                f"{escape(name)}</text>"
-            )
+            self.drawn += f'<circle class="mc-end {style}" r="7" cx="{x:.4g}%" cy="{y:.4g}%"/>'
+            self.drawn += self._name(name, x, y, taken, "mc-name")
         bar = png(torch.arange(255, dtype=torch.uint8)[None, None], palette=True)
         ticks = "".join(
             f'<span style="left:{100 * log(x / low) / log(high / low):.4g}%">{x:g}</span>'
@@ -231,6 +239,35 @@ class Map:
             f'<div class="mc-legend"><span>test loss, nats</span><div><i style="background-image:'
             f'url(data:image/png;base64,{base64(bar)})"></i>{ticks}</div></div>'
         )
+
+    @staticmethod
+    def _fine(sheet: Sheet, seen: Survey, share: Tensor) -> tuple[Tensor, Tensor]:
+        """The survey's values on an even, finer grid, and which of its points are on the sheet."""
+        u0, u1, v0, v1 = sheet.extent
+        u = torch.linspace(u0, u1, FINE, dtype=torch.float64)
+        v = torch.linspace(v0, v1, FINE, dtype=torch.float64)
+        values, degree = _fill(share).numpy(), min(3, len(seen.u) - 1)
+        spline = RectBivariateSpline(seen.v.numpy(), seen.u.numpy(), values, kx=degree, ky=degree)
+        fine, inside = torch.from_numpy(spline(v.numpy(), u.numpy())), torch.ones(FINE, FINE) > 0
+        if sheet.inside is not None:
+            inside = sheet.inside(torch.cartesian_prod(v, u).flip(1)).view(FINE, FINE)
+        return fine, inside
+
+    def _name(
+        self, name: str, x: float, y: float, taken: list[tuple[float, float]], style: str
+    ) -> str:
+        """A name beside a spot, where it covers no mark and no other name."""
+        wide = 1.2 * len(name) + 1.5
+        places = ((0.0, -6.0), (0.0, 8.5), (wide + 3, 1.5), (-wide - 3, 1.5))
+        spots = [(min(max(x + dx, wide), 100 - wide), y + dy) for dx, dy in places]
+
+        def room(spot: tuple[float, float]) -> float:
+            gaps = [max(abs(spot[0] - a) - wide, abs(spot[1] - 1.5 - b) - 2) for a, b in taken]
+            return min([*gaps, 3.0]) - 100 * (not 4 < spot[1] < 98)
+
+        best = max(spots, key=room)
+        taken.append((best[0], best[1] - 1.5))
+        return f'<text class="{style}" x="{best[0]:.4g}%" y="{best[1]:.4g}%">{escape(name)}</text>'
 
     def _place(self, u: float, v: float) -> tuple[float, float]:
         u0, u1, v0, v1 = self.extent
@@ -247,7 +284,7 @@ class Map:
             steer = (
                 f' tabindex="0" role="application" aria-roledescription="map" aria-label="'
                 f"{escape(self.name)}: arrow keys move the marker, with shift five steps,"
-                ' Home returns to the start"'
+                ' Home and End move it to the first and second mark"'
             )
         return (
             f'<div class="mc-pad"{steer} style="aspect-ratio:{self.ratio:.4g}"><div class="mc-heat"'

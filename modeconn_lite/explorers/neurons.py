@@ -63,6 +63,9 @@ class Cloud:
         rows = butterflies(weights, self.layer)
         return self._places(rows), float(rows.double().var(0).sum())
 
+    def choose(self, seen: Sequence[Seen]) -> Tensor:
+        return torch.arange(0)
+
     def encode(self, t: Tensor, seen: Seen) -> Tensor:
         codes = []
         for time, (places, variance) in zip(t.tolist(), seen.noted, strict=True):
@@ -85,13 +88,18 @@ class Cloud:
             for (x, y), (u, v) in zip(self.ends[0], places, strict=True)
         )
         dots = "".join(
-            f'<circle class="mc-neuron" r="4.5" cx="{x:.2f}%" cy="{y:.2f}%"/>' for x, y in places
+            f'<circle class="mc-neuron" data-neuron="{k}" r="4.5" cx="{x:.2f}%" cy="{y:.2f}%"/>'
+            for k, (x, y) in enumerate(places)
         )
+        layer = escape(self.layer.name)
+        options = "".join(f'<option value="{k}">{k}</option>' for k in range(len(places)))
         return (
-            f'<p class="mc-key"><b>neurons of layer {escape(self.layer.name)}</b> spread'
+            f'<p class="mc-key"><b>neurons of layer {layer}</b> spread'
             f' <b class="mc-count">{percent(spread / 100, 0)}</b> of the ends’</p>'
             f'<div class="mc-cloud" style="--mc-t:{t:.4g}%"><svg role="img" aria-label="neurons of'
-            f' layer {escape(self.layer.name)} as points">{rings}{trails}{dots}</svg></div>'
+            f' layer {layer} as points">{rings}{trails}<polyline class="mc-way"/>{dots}</svg></div>'
+            '<p class="mc-key mc-follow"><label>follow neuron <select autocomplete="off"><option'
+            f' value="">none</option>{options}</select></label> <span class="mc-flight"></span></p>'
         )
 
 

@@ -7,11 +7,11 @@ from html import escape
 from math import inf
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Dataset, Split
 from ..evaluation import Profile, profiles_of
-from ..look import look
+from ..look import Seen, look
 from ..paths import AnyPath, FunctionPath, as_path, grid
 from ..tables import percent
 from ..weights import Weights, check_weights, distance
@@ -51,6 +51,9 @@ class PathExplorer(Explorer):
         Heading of the picture.
     ends : two str
         What the ends are called.
+    guess : "loss" or "accuracy", optional
+        Hide the curves on the page until the reader has guessed this one for the first path;
+        they then appear as far as one has walked.
     statistics : Split, optional
         Images for BatchNorm's running statistics; `data.train` if not given.
 
@@ -88,11 +91,15 @@ class PathExplorer(Explorer):
         span: tuple[float, float] = (0.0, 1.0),
         title: str | None = None,
         ends: tuple[str, str] = ("A", "B"),
+        guess: str | None = None,
         statistics: Split | None = None,
     ) -> None:
+        if guess not in (None, "loss", "accuracy"):
+            raise ValueError(f"guess must be 'loss', 'accuracy' or None, not {guess!r}")
+        self.guess = guess
         given = paths if isinstance(paths, Sequence) else [paths]
-        self.routes = [_remembering_ends(as_path(path)) for path in given]
-        _check_routes(self.routes, span)
+        self.routes = [remembering_ends(as_path(path)) for path in given]
+        check_routes(self.routes, span)
         if points < 2:
             raise ValueError(f"a slider needs at least 2 points, not {points}")
         self.device = next(iter(self.routes[0](0.0).values())).device
@@ -100,30 +107,41 @@ class PathExplorer(Explorer):
         self.names = [path.name for path in self.routes]
         self.title = title or f"From {ends[0]} to {ends[1]}: {', '.join(self.names)}"
         self.view = self._view(data, images)
-        self.kinds, self.css = ("base", "path", "curves", self.view.kind), self.view.css
+        extra = ("guess",) if guess else ()
+        self.kinds = ("base", "path", "curves", *extra, self.view.kind)
         statistics = statistics or data.train
         self.kernel = Kernel(network, self.routes, data, statistics, self.view)
         self.profiles: list[tuple[Profile, Profile]] = []
         splits, even = (data.train, data.test), torch.linspace(*span, points, dtype=torch.float64)
-        routes = []
+        times, found = [], []
         for path in self.routes:
             # A knot that is on the grid but for rounding takes its place.
             far = (even[:, None] - torch.tensor(path.knots).double()).abs().amin(1) >= 1e-9
-            t = grid(even[far], path.knots)
+            times.append(grid(even[far], path.knots))
             options = {"statistics": statistics, "asked": self.view.x, "note": self.view.note}
-            seen = look(network, path, t, splits, **options)
-            train, test = profiles_of(path.name, splits, t, seen)
-            figures = {"test loss": test.loss, "test accuracy": test.accuracy}
-            figures |= {"train loss": train.loss, "train accuracy": train.accuracy}
-            routes.append(Route({"t": t}, figures, self.view.encode(t, seen)))
-            self.profiles.append((train, test))
-        self.source = Points(routes)
+            found.append(look(network, path, times[-1], splits, **options))
+        self.source = Points(self._routes(splits, times, found))
+        self.css = self.view.css
         self.charts = {
             of: Chart(of, self.profiles, self.names, ends, span) for of in ("loss", "accuracy")
         }
 
     def _view(self, data: Dataset, images: int) -> View:
         return view_of(data, images)
+
+    def _routes(
+        self, splits: Sequence[Split], times: Sequence[Tensor], found: Sequence[Seen]
+    ) -> list[Route]:
+        """What was seen, as profiles and as points for the page."""
+        chosen, routes = self.view.choose(found), []
+        for name, t, seen in zip(self.names, times, found, strict=True):
+            train, test = profiles_of(name, splits, t, seen)
+            self.profiles.append((train, test))
+            figures = {"test loss": test.loss, "test accuracy": test.accuracy}
+            figures |= {"train loss": train.loss, "train accuracy": train.accuracy}
+            codes = self.view.encode(t, replace(seen, said=seen.said[:, chosen]))
+            routes.append(Route({"t": t}, figures, codes))
+        return routes
 
     def __repr__(self) -> str:
         clauses = [
@@ -135,7 +153,14 @@ class PathExplorer(Explorer):
         pairs = zip(self.names, clauses, strict=True)
         return f"{type(self).__name__}({self.points} points; {'; '.join(map(': '.join, pairs))})"
 
+    def still(self) -> str:
+        """Nothing is left to guess where the live face stands."""
+        return self._html(guess=None)
+
     def _repr_html_(self) -> str:
+        return self._html(self.guess)
+
+    def _html(self, guess: str | None) -> str:
         sight, (a, b) = self.source.at(0, (0.0,)), self.ends
         times = self.source.routes[0].axes["t"]
         start = int(times.abs().argmin())
@@ -166,8 +191,11 @@ class PathExplorer(Explorer):
             "view": {"kind": self.view.kind} | self.view.json,
             "source": self.source.json(),
         }
+        kinds = [kind for kind in self.kinds if kind != "guess" or guess]
+        if guess:
+            data["guess"] = {"of": guess, "at": (0.25, 0.5, 0.75), "ends": self.ends}
         table = self._table()
-        return figure(self.kinds, self.title, body, self._caption(), table, data, self.css)
+        return figure(kinds, self.title, body, self._caption(), table, data, self.css)
 
     def _table(self) -> tuple[list[str], list[tuple]]:
         """All figures at all points, for pages without scripts."""
@@ -228,7 +256,7 @@ class PathExplorer(Explorer):
         )
 
 
-def _remembering_ends(path: AnyPath) -> AnyPath:
+def remembering_ends(path: AnyPath) -> AnyPath:
     """A plain function's ends are asked for by many; they are made once."""
     if not isinstance(path, FunctionPath):
         return path
@@ -236,7 +264,7 @@ def _remembering_ends(path: AnyPath) -> AnyPath:
     return replace(path, function=lambda t: dict(end(t)) if t in (0.0, 1.0) else path.function(t))
 
 
-def _check_routes(paths: Sequence[AnyPath], span: tuple[float, float]) -> None:
+def check_routes(paths: Sequence[AnyPath], span: tuple[float, float]) -> None:
     """Refuse paths that cannot be walked over the span or do not join the same ends."""
     if not paths:
         raise ValueError("there is no path to walk; give at least one")

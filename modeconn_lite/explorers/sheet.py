@@ -1,10 +1,11 @@
 """A map of the loss over a sheet, with a marker to move."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Dataset, Split
 from ..evaluation import survey_grid, surveys_of
@@ -71,11 +72,11 @@ class SheetExplorer(Explorer):
         self.title = title or f"Test loss over the {sheet.name}"
         self.view = view_of(data, images, bars=False)
         self.kinds = ("base", "sheet", "curves", self.view.kind)
-        self.css, statistics = self.view.css, statistics or data.train
+        statistics = statistics or data.train
         self.kernel = Kernel(network, [sheet], data, statistics, self.view)
         # Decision regions at every point would be too heavy for a page.
         asked = self.view.x if isinstance(self.view, Album) else None
-        u, v, places, on = survey_grid(sheet, points)
+        u, v, places, on = _grid_through_marks(sheet, points)
         splits = data.train, data.test
         seen = look(network, sheet, places[on], splits, statistics=statistics, asked=asked)
         self.train_survey, self.survey = surveys_of(sheet.name, splits, u, v, on, seen)
@@ -85,11 +86,13 @@ class SheetExplorer(Explorer):
             figures |= {f"{name} accuracy": found.accuracy.flatten()}
         codes = torch.zeros(len(on), 0, dtype=torch.uint8)
         if asked is not None:
-            there = self.view.encode(places[on], seen)
+            chosen = self.view.choose([seen])
+            there = self.view.encode(places[on], replace(seen, said=seen.said[:, chosen]))
             codes = there.new_zeros(len(on), *there.shape[1:])
             codes[on] = there
+        self.css = self.view.css
         self.source = Points([Route({"v": v, "u": u}, figures, codes)])
-        self.map = Map(sheet, self.survey.loss, paths or {})
+        self.map = Map(sheet, self.survey, paths or {})
 
     def __repr__(self) -> str:
         seen = self.survey.accuracy[~self.survey.accuracy.isnan()]
@@ -106,15 +109,23 @@ class SheetExplorer(Explorer):
             f'<div class="mc-stage"><div class="mc-left">{self.map.html((u, v), pad=True)}</div>'
             f'<div class="mc-right">{self._readout(u, v, sight)}{said}</div></div>'
         )
-        at = [int((axis - x).abs().argmin()) for axis, x in zip(self._axes(), (v, u), strict=True)]
-        data: dict[str, Any] = {"forms": FORMS, "start": at, "source": self.source.json()}
+        marks = list(self.sheet.marks.values()) or [(u, v)]
+        data: dict[str, Any] = {
+            "forms": FORMS,
+            "extent": self.sheet.extent,
+            "home": self._nearest(*marks[0]),
+            "end": self._nearest(*marks[min(1, len(marks) - 1)]),
+            "source": self.source.json(),
+        }
         if sight.code.numel():
             data["view"] = {"kind": self.view.kind} | self.view.json
         table = self._table()
         return figure(self.kinds, self.title, body, self._caption(), table, data, self.css)
 
-    def _axes(self):
-        return self.source.routes[0].axes.values()
+    def _nearest(self, u: float, v: float) -> list[int]:
+        """Row and column of the grid."""
+        axes = self.source.routes[0].axes
+        return [int((axes[name] - x).abs().argmin()) for name, x in (("v", v), ("u", u))]
 
     def _table(self) -> tuple[list[str], list[tuple]]:
         """The loss at some of the points, for pages without scripts."""
@@ -157,3 +168,20 @@ class SheetExplorer(Explorer):
             f'<div class="mc-right">{self._readout(u, v, sight)}{self.view.html(sight.code)}</div>'
             "</div>"
         )
+
+
+def _grid_through_marks(sheet: Sheet, points: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Axes u and v, all places, (points², 2), and which lie on the sheet.
+
+    An even grid, of which the nearest lines were moved so that it goes exactly through the sheet's
+    marks, and so also along straight lines between marks of equal u or v.
+    """
+    u, v, places, on = survey_grid(sheet, points)
+    for axis, coordinates in zip((u, v), zip(*sheet.marks.values(), strict=True), strict=False):
+        free, (first, last) = torch.ones(points, dtype=torch.bool), axis[[0, -1]].tolist()
+        for x in (x for x in dict.fromkeys(coordinates) if first <= x <= last):
+            k = int((axis - x).abs().where(free, torch.inf).argmin())
+            axis[k], free[k] = x, False
+    u, v = u.sort().values, v.sort().values
+    places = torch.cartesian_prod(v, u).flip(1)
+    return u, v, places, on if sheet.inside is None else sheet.inside(places)

@@ -1,6 +1,6 @@
 """What a network says of the data: pictures with its opinion, or regions of the plane."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from html import escape
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from ..weights import Weights
 from .markup import base64, contours_of, png
 
 SIDE = 48  # cells along each side of a map of decision regions
+POOL = 300  # test images among which an album chooses
 DRAWN = 300  # data points drawn over it
 CLASS_COLOURS = ((0, 158, 115), (170, 68, 153), (204, 160, 30), (110, 110, 110), (136, 34, 85))
 
@@ -47,6 +48,10 @@ class View(Protocol):
     @property
     def caption(self) -> str: ...
 
+    def choose(self, seen: Sequence[Seen]) -> Tensor:
+        """Settle what is shown, once all routes were seen; which of `x` it goes on asking for."""
+        ...
+
     def encode(self, t: Tensor, seen: Seen) -> Tensor:
         """Codes of what was seen at T points: uint8, shape (T, …)."""
         ...
@@ -59,8 +64,9 @@ class View(Protocol):
 class Album:
     """Test images, and under each what the network takes it for.
 
-    A code holds one image's opinion: the probability of every class in 255ths, or (without bars,
-    or for more than 12 classes) the most probable class and its probability.
+    At first it asks about a pool of images, the first of each class in turn; `choose` settles which
+    of them are shown. A code holds one image's opinion: the probability of every class in 255ths,
+    or (without bars, or for more than 12 classes) the most probable class and its probability.
     """
 
     kind, note = "album", None
@@ -77,12 +83,43 @@ class Album:
         for c in range(len(self.classes)):
             members = (test.y == c).nonzero()[:, 0].to(rank.device)
             rank[members] = torch.arange(len(members))
-        order = (rank * len(self.classes) + test.y.cpu()).argsort(stable=True)[:images]
-        shown = test.take(order)
-        self.x, self.labels = shown.x, shown.y.tolist()
+        order = (rank * len(self.classes) + test.y.cpu()).argsort(stable=True)
+        self._data, self._images = data, min(images, len(order))
+        self._pool = test.take(order[: max(POOL, images)])
         self.bars = bars and len(self.classes) <= 12
+        self._show(torch.arange(self._images))
+        self.x = self._pool.x
+
+    def choose(self, seen: Sequence[Seen]) -> Tensor:
+        """Settle which images are shown: a fair sample. Their indices in the pool.
+
+        As many of each class as the first ones have; within a class those with which the share of
+        images read right stays closest to the accuracy, at all points of all routes.
+        """
+        y = self._pool.y.cpu()
+        said = torch.cat([s.said for s in seen])  # (points, pool, classes)
+        right = (said.argmax(-1) == y).double()
+        accuracy = torch.cat([s.correct[-1] for s in seen]).double() / len(self._data.test)
+        chosen = torch.arange(self._images)
+        for _ in range(3):
+            for place in range(len(chosen)):
+                others = right[:, chosen].sum(1) - right[:, chosen[place]]
+                shares = (others[:, None] + right) / len(chosen)  # (points, pool)
+                cost = (shares - accuracy[:, None]).square().sum(0)
+                taken = torch.cat([chosen[:place], chosen[place + 1 :]])
+                cost[taken] = torch.inf
+                cost[y != y[chosen[place]]] = torch.inf
+                if cost.min() < cost[chosen[place]] - 1e-12:
+                    chosen[place] = cost.argmin()
+        self._show(chosen)
+        return chosen
+
+    def _show(self, chosen: Tensor) -> None:
+        shown = self._pool.take(chosen)
+        self.x, self.labels = shown.x, shown.y.tolist()
         each = len(self.classes) if self.bars else 2
-        pictures = [base64(png(p)) for p in (data.pictures(shown.x).cpu() * 255).round().byte()]
+        pictures = (self._data.pictures(shown.x).cpu() * 255).round().byte()
+        pictures = [base64(png(p)) for p in pictures]
         self.name = "mc-" + sha256("".join(pictures).encode()).hexdigest()[:8]
         self.css = "".join(
             f".{self.name} .mc-i{k}{{background-image:url(data:image/png;base64,{picture})}}"
@@ -90,8 +127,9 @@ class Album:
         )
         self.json = {"classes": self.classes, "labels": self.labels, "each": each}
         self.caption = (
-            f"The {len(order)} pictures are test images, each with what the network takes it for"
-            f"{', and a bar for the probability of every class' if self.bars else ''}."
+            f"The {len(chosen)} pictures are test images, each with what the network takes it for"
+            f"{', and a bar for the probability of every class' if self.bars else ''}; they are"
+            " chosen so that about as many of them are read right as of all."
         )
 
     def encode(self, t: Tensor, seen: Seen) -> Tensor:
@@ -162,6 +200,9 @@ class Regions:
         for c in range(len(self.classes)):
             dots = "".join(f"M{x} {1000 - y}h0" for x, y in places[points.y.cpu() == c].tolist())
             self.points += f'<path class="mc-halo" d="{dots}"/><path class="mc-k{c}" d="{dots}"/>'
+
+    def choose(self, seen: Sequence[Seen]) -> Tensor:
+        return torch.arange(len(self.x))
 
     def encode(self, t: Tensor, seen: Seen) -> Tensor:
         value, top = seen.said.softmax(-1).max(-1)  # (T, SIDE²)

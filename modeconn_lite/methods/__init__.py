@@ -28,6 +28,6 @@ def method(key: str) -> Method:
     ValueError
         If there is none; the message lists those there are.
     """
-    if key not in METHODS:
+    if not isinstance(key, str) or key not in METHODS:
         raise ValueError(f"no method called {key!r}; choose one of {tuple(METHODS)}")
     return METHODS[key]

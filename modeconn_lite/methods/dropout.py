@@ -24,8 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_network, check_split, check_whole, describe
 from ..data import Split
 from ..evaluation import profile
+from ..neurons import mute
 from ..paths import AnyPath, Path, backward, concat, polychain
 from ..weights import Weights, check_weights
 from .base import Method
@@ -138,9 +140,23 @@ def between_dropped(network: nn.Module, start: Weights, a: Kept, b: Weights, kep
         The neurons that stay of A, and of B.
     b : Weights
         B, not dropped.
+
+    Raises
+    ------
+    ValueError
+        As `walk`; if a neuron of `start` is read that A does not keep.
     """
     matrices = _Matrices(network, b)
+    check_weights(start, like=b, name="start")
     home, used = places_of(matrices.layers, kept), places_of(matrices.layers, a)
+    for layer, units in zip(matrices.layers, used, strict=True):
+        idle = mute(network, start, {layer.name: units}, rescale=False)
+        reader = layer.outgoing[0].tensor
+        if not torch.equal(idle[reader], start[reader]):
+            raise ValueError(
+                f"start is not dropped: in {reader!r} it reads neurons of layer {layer.name!r} that"
+                " `a` does not keep; use stability.dropped"
+            )
     guest = [elsewhere(u, h, n) for u, h, n in zip(used, home, matrices.sizes, strict=True)]
     top = len(home)
     half = [matrices.rescaled(s, dict(enumerate(home))) for s in range(top + 1)]
@@ -186,14 +202,28 @@ def walk(network: nn.Module, a: Weights, b: Weights, kept_a: Kept, kept_b: Kept)
         If the weights do not fit, the network is no plain chain, or more than half of a layer is
         kept.
     """
-    check_weights(b, like=check_weights(a, like=network, name="a"), name="b")
+    _check_ends(network, a, b)
     out, back = path_to_dropped(network, a, kept_a), path_to_dropped(network, b, kept_b)
     across = between_dropped(network, out.anchors[-1], kept_a, b, kept_b)
     return concat(out, across, backward(back), name="dropout path")
 
 
+def _check_ends(network: nn.Module, a: Weights, b: Weights) -> None:
+    """Two weight vectors of the network."""
+    check_weights(a, like=check_network(network), name="a")
+    check_weights(b, like=a, name="b")
+
+
 def merged(walk: AnyPath) -> Path:
-    """The same with neighbouring (b) moves made at once: both move idle neurons only."""
+    """The same with neighbouring (b) moves made at once: both move idle neurons only.
+
+    Raises
+    ------
+    ValueError
+        If the path has no labels to say what its moves are.
+    """
+    if not isinstance(walk, AnyPath) or not walk.labels:
+        raise ValueError(f"a path with labels is needed, as `walk` gives it, not {describe(walk)}")
     moves, corners = walk.labels, walk.corners()
     inner = [k for k in range(1, len(moves)) if tuple(moves[k - 1 : k + 1]) != ("b", "b")]
     stops = [0, *inner, len(moves)]
@@ -213,6 +243,7 @@ def direct_walk(network: nn.Module, a: Weights, b: Weights, kept_a: Kept, kept_b
     .. [1] Kuditipudi et al., Explaining Landscape Connectivity of Low-cost Solutions for
        Multilayer Nets, 2019.
     """
+    _check_ends(network, a, b)
     start, end = dropped(network, a, kept_a), dropped(network, b, kept_b)
     across = between_dropped(network, start, kept_a, b, kept_b)
     points = [a, *across.anchors[:-1], end, b]  # cleaning up here means: B's own idle neurons
@@ -236,7 +267,13 @@ def connect(
         Whether to take the seven pieces of `direct_walk`.
     **search
         Options of `find_kept`.
+
+    Raises
+    ------
+    ValueError
+        As `walk` and `find_kept`.
     """
+    _check_ends(network, a, b)
     kept = [find_kept(network, w, split, **search) for w in (a, b)]
     if direct:
         return direct_walk(network, a, b, *kept)
@@ -262,8 +299,16 @@ def certificate(
     split : Split
         Where losses are measured.
     points : int
-        Evaluations on each piece; a convex loss is highest at a knot, which is always one.
+        Evaluations on each piece, two at least; a convex loss is highest at a knot, which is
+        always one.
+
+    Raises
+    ------
+    ValueError
+        As `walk`; if points are too few.
     """
+    check_split(split)
+    check_whole(points, "points", low=2)
     path = merged(walk(network, a, b, kept_a, kept_b))
     seen = profile(network, path, split, (points - 1) * (len(path.knots) - 1) + 1)
     costs = [
@@ -288,8 +333,8 @@ class _Matrices:
     """The weight matrices W_0 … W_top of a chain, addressed by neurons of both sides."""
 
     def __init__(self, network: nn.Module, w: Weights) -> None:
-        check_weights(w, like=network)
-        self.w, self.layers = w, layers_of(network)
+        self.layers = layers_of(network)
+        self.w = check_weights(w, like=network)
         self.sizes = [layer.size for layer in self.layers]
         readers = [layer.outgoing[0] for layer in self.layers]
         self.tensors = [f"{self.layers[0].name}.weight", *(s.tensor for s in readers)]

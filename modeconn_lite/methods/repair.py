@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
-from ..layout import hidden_layers
+from ..checks import check_inputs, check_network, check_number
+from ..neurons import tried_layers
 from ..paths import FunctionPath, segment
 from ..weights import Weights, check_weights
 
@@ -26,14 +27,14 @@ def repair(
     a, b : Weights
         The ends, b in an order matched to a's.
     t : float
-        How far it is from a to b.
+        How far it is from a to b, from 0 to 1.
     x : Tensor, shape (images, …)
 
     Raises
     ------
     ValueError
-        If weights do not fit, or a hidden layer has BatchNorm (recompute its statistics instead)
-        or no bias.
+        If weights or inputs do not fit, the network is not understood, t is out of range, or a
+        hidden layer has BatchNorm (recompute its statistics instead) or no bias.
 
     Notes
     -----
@@ -44,8 +45,10 @@ def repair(
     .. [1] Jordan et al., REPAIR: REnormalizing Permuted Activations for Interpolation Repair,
        2023.
     """
-    for name, w in (("weights", weights), ("a", a), ("b", b)):
-        check_weights(w, like=network, name=name)
+    check_number(t, "t", low=0, high=1)
+    check_weights(weights, like=check_network(network))
+    for name, w in (("a", a), ("b", b)):
+        check_weights(w, like=weights, name=name)
     mine, theirs = moments(network, a, x), moments(network, b, x)
     return _with_moments(network, weights, _between(mine, theirs, t), x)
 
@@ -55,6 +58,7 @@ def repaired(network: nn.Module, a: Weights, b: Weights, x: Tensor) -> FunctionP
 
     Parameters and errors are those of `repair`. Each point costs one forward pass over x.
     """
+    check_weights(a, like=check_network(network), name="a")
     line, mine, theirs = segment(a, b), moments(network, a, x), moments(network, b, x)
 
     def point(t: float) -> Weights:
@@ -74,7 +78,7 @@ def moments(network: nn.Module, weights: Weights, x: Tensor) -> dict[str, Tensor
     def note(name: str, given: Tensor, out: Tensor) -> None:
         found[name] = _mean_and_deviation(out)
 
-    watch(network, weights, x, _computing(network), note)
+    watch(network, weights, x, _computing(network, x), note)
     return found
 
 
@@ -86,15 +90,16 @@ def _with_moments(
 
     def mend(name: str, given: Tensor, out: Tensor) -> Tensor:
         (mean, deviation), (wanted, spread) = _mean_and_deviation(out), goal[name]  # (n,) each
-        # A neuron that is constant over x has no deviation to rescale.
-        factor = torch.where(deviation > 0, spread / deviation, 1.0)  # (n,)
+        # A neuron that is constant over x has no deviation to rescale, but for rounding.
+        rounding = 10 * torch.finfo(out.dtype).eps * mean.abs()
+        factor = torch.where(deviation > rounding, spread / deviation, 1.0)  # (n,)
         w, bias = f"{name}.weight", f"{name}.bias"
         changed[w] = weights[w] * factor.view(-1, *[1] * (weights[w].dim() - 1))
         changed[bias] = (weights[bias] - mean) * factor + wanted
         shape = (1, -1, *[1] * (out.dim() - 2))  # (1, n), or (1, n, 1, 1) for filters
         return (out - mean.view(shape)) * factor.view(shape) + wanted.view(shape)
 
-    watch(network, weights, x, _computing(network), mend)  # later layers see the mended ones
+    watch(network, weights, x, _computing(network, x), mend)  # later layers see the mended ones
     return changed
 
 
@@ -109,9 +114,10 @@ def _mean_and_deviation(out: Tensor) -> Tensor:
     return torch.stack([mean, deviation])
 
 
-def _computing(network: nn.Module) -> set[str]:
+def _computing(network: nn.Module, x: Tensor) -> set[str]:
     """Names of the layers whose outputs are hidden neurons."""
-    rows = {tensor for layer in hidden_layers(network) for tensor in layer.incoming}
+    layers = tried_layers(check_network(network), check_inputs(x))
+    rows = {tensor for layer in layers for tensor in layer.incoming}
     names = {tensor.rpartition(".")[0] for tensor in rows}
     for name in names:
         if not isinstance(network.get_submodule(name), nn.Linear | nn.Conv2d):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad, jacrev
 
+from ..checks import check_inputs, check_network, check_whole, describe
 from ..layout import Hidden, hidden_layers
 from ..neurons import swap
 from ..paths import Path, polychain
@@ -70,8 +71,8 @@ def permutation_valley(
     Raises
     ------
     ValueError
-        If the weights do not fit, there is no such layer or neuron, i = j, or steps or
-        iterations are not positive.
+        If the weights or inputs do not fit, there is no such layer or neuron, i = j, `loss` is no
+        function to one finite number, or steps, iterations or polish are not positive.
 
     Notes
     -----
@@ -83,10 +84,13 @@ def permutation_valley(
     .. [1] Brea et al., Weight-space Symmetry in Deep Networks Gives Rise to Permutation Saddles,
        Connected by Equal-loss Valleys across the Loss Landscape, 2019.
     """
-    check_weights(weights, like=network)
+    check_weights(weights, like=check_network(network))
     swap(network, weights, layer, i, j)  # checks the names
-    if i == j or steps < 1 or iterations < 1:
-        raise ValueError(f"need i ≠ j, steps ≥ 1, iterations ≥ 1; got {i=}, {j=}, {steps=}")
+    if i == j:
+        raise ValueError(f"i and j must be two neurons, not {i} twice")
+    for name, count in {"steps": steps, "iterations": iterations, "polish": polish}.items():
+        check_whole(count, name, low=1)
+    _check_loss(network, weights, x, y, loss)
     hidden = next(h for h in hidden_layers(network) if h.name == layer)
     there = [weights]
     start = float(_gap(weights, hidden, i, j))
@@ -100,6 +104,30 @@ def permutation_valley(
             there.append(_minimised(network, there[-1], x, y, loss, within, iterations))
     back = [swap(network, w, layer, i, j) for w in reversed(there)]
     return polychain([*there, *back], name="valley")
+
+
+def _check_loss(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss: Loss) -> None:
+    """Inputs and targets of which the loss is one finite number."""
+    check_inputs(x)
+    if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            f"y must be a tensor with a target for each of {len(x)} inputs, not {describe(y)}"
+        )
+    if not callable(loss):
+        raise ValueError(f"loss must be a function (outputs, targets), not {describe(loss)}")
+    with torch.no_grad():
+        out = apply(network, weights, x)
+        try:
+            value = loss(out, y)
+        except Exception as error:
+            raise ValueError(
+                f"loss fails on outputs of shape {tuple(out.shape)} and targets {describe(y)}:"
+                f" {(str(error) or type(error).__name__).splitlines()[0]}"
+            ) from error
+    if not isinstance(value, Tensor) or value.dim() or not torch.isfinite(value):
+        raise ValueError(
+            f"loss must give one finite number, as a tensor of shape (), not {describe(value)}"
+        )
 
 
 def _gap(weights: Weights, hidden: Hidden, i: int, j: int) -> Tensor:
@@ -160,13 +188,17 @@ def curvature(
     Raises
     ------
     ValueError
-        For more than 2000 parameters: the dense Hessian has M² entries.
+        For more than 2000 parameters: the dense Hessian has M² entries. If the weights or inputs
+        do not fit, or `loss` is no function to one finite number.
     """
+    check_weights(weights, like=check_network(network))
     vector = to_vector(weights).detach()  # (M,)
     if len(vector) > LARGEST_HESSIAN:
         raise ValueError(
             f"the Hessian of {len(vector)} parameters is too large; use at most {LARGEST_HESSIAN}"
         )
+
+    _check_loss(network, weights, x, y, loss)
 
     def at(v: Tensor) -> Tensor:
         return loss(apply(network, from_vector(v, weights), x), y)

@@ -11,10 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..checks import (
+    check_choice,
+    check_indices,
+    check_inputs,
+    check_network,
+    check_number,
+    check_split,
+    check_whole,
+    describe,
+)
 from ..data import Split
 from ..evaluation import evaluate
 from ..layout import Hidden, hidden_layers
-from ..neurons import butterflies, mute
+from ..neurons import butterflies, mute, tried_layers
 from ..weights import Weights, check_weights
 
 Kept = Mapping[str, Tensor | Sequence[int]]
@@ -63,11 +73,13 @@ def dropped(network: nn.Module, w: Weights, kept: Kept, from_layer: int = 0) -> 
     Raises
     ------
     ValueError
-        If the network is no plain chain, or `kept` does not name each of its hidden layers and
-        from one neuron to half of them.
+        If the weights do not fit, the network is no plain chain, there is no such layer, or
+        `kept` does not name each of its hidden layers and from one neuron to half of them.
     """
-    places = places_of(layers_of(network), kept)
-    names = [layer.name for layer in layers_of(network)]
+    layers = layers_of(network)
+    places = places_of(layers, kept)
+    check_whole(from_layer, "from_layer", high=len(layers) - 1)
+    names = [layer.name for layer in layers]
     return mute(network, w, dict(list(zip(names, places, strict=True))[from_layer:]))
 
 
@@ -82,8 +94,11 @@ def stability(network: nn.Module, w: Weights, kept: Kept, split: Split) -> list[
     -----
     One forward pass for each hidden layer, and one more.
     """
-    base = evaluate(network, w, split).loss
+    check_weights(w, like=check_network(network))
+    tried_layers(network, check_split(split).x)
     count = len(layers_of(network))
+    places_of(layers_of(network), kept)
+    base = evaluate(network, w, split).loss
     losses = [evaluate(network, dropped(network, w, kept, i), split).loss for i in range(count)]
     return [loss - base for loss in losses]
 
@@ -123,19 +138,22 @@ def find_kept(
     Raises
     ------
     ValueError
-        If the network is no plain chain, a layer has one neuron only, or an option is out of
-        range.
+        If the weights do not fit, the network is no plain chain, a layer has one neuron only, or
+        an option is out of range.
 
     Notes
     -----
     "random" and "greedy" take `trials` forward passes for each hidden layer, "magnitude" none.
     """
+    check_choice(method, "method", ("random", "greedy", "magnitude"))
+    check_whole(trials, "trials", low=1)
+    check_whole(seed, "seed")
+    check_weights(w, like=check_network(network))
+    tried_layers(network, check_split(split).x)
     layers = layers_of(network)
     for layer in layers:
         if layer.size < 2:
             raise ValueError(f"layer {layer.name!r} has one neuron; no half of it can be kept")
-    if trials < 1:
-        raise ValueError(f"at least one trial is needed, not {trials}")
     generator = torch.Generator().manual_seed(seed)
 
     def draw(layer: Hidden) -> Tensor:
@@ -151,17 +169,17 @@ def find_kept(
     if method == "random":
         draws = [{layer.name: draw(layer) for layer in layers} for _ in range(trials)]
         return min(draws, key=lambda kept: max(cost(kept, i) for i in range(len(layers))))
-    if method == "greedy":
-        kept: dict[str, Tensor] = {}
-        for i in range(len(layers) - 1, -1, -1):
-            halves = [kept | {layers[i].name: draw(layers[i])} for _ in range(trials)]
-            kept = min(halves, key=lambda half: cost(half, i))
-        return {layer.name: kept[layer.name] for layer in layers}
-    raise ValueError(f"method must be 'random', 'greedy' or 'magnitude', not {method!r}")
+    kept: dict[str, Tensor] = {}
+    for i in range(len(layers) - 1, -1, -1):
+        halves = [kept | {layers[i].name: draw(layers[i])} for _ in range(trials)]
+        kept = min(halves, key=lambda half: cost(half, i))
+    return {layer.name: kept[layer.name] for layer in layers}
 
 
 def places_of(layers: list[Hidden], kept: Kept) -> list[Tensor]:
     """The kept units of every layer, checked."""
+    if not isinstance(kept, Mapping):
+        raise ValueError(f"kept must be a dict from names of hidden layers, not {describe(kept)}")
     missing = [layer.name for layer in layers if layer.name not in kept]
     if missing or len(kept) != len(layers):
         raise ValueError(
@@ -169,8 +187,8 @@ def places_of(layers: list[Hidden], kept: Kept) -> list[Tensor]:
         )
     places = []
     for layer in layers:
-        units = torch.as_tensor(kept[layer.name], dtype=torch.int64).cpu()
-        if not 1 <= len(units) <= layer.size // 2 or len(units.unique()) != len(units):
+        units = check_indices(kept[layer.name], layer.size, f"kept[{layer.name!r}]")
+        if len(units) > layer.size // 2:
             raise ValueError(
                 f"keep between 1 and {layer.size // 2} different neurons of layer {layer.name!r},"
                 f" half of its {layer.size}, so that the others can hold a copy; got {len(units)}"
@@ -219,7 +237,8 @@ def noise_sensitivity(
     Raises
     ------
     ValueError
-        If the weights do not fit, the network is not understood, or size is not positive.
+        If the weights or inputs do not fit, the network is not understood, size is not positive,
+        or outputs are zero, so that no change is small against them.
 
     Notes
     -----
@@ -230,9 +249,10 @@ def noise_sensitivity(
     .. [1] Arora et al., Stronger Generalization Bounds for Deep Nets via a Compression Approach,
        2018.
     """
-    check_weights(w, like=network)
-    if not size > 0:
-        raise ValueError(f"noise needs a positive size, not {size}")
+    check_weights(w, like=check_network(network))
+    check_number(size, "size", low=0, open_low=True)
+    check_whole(seed, "seed")
+    layers = tried_layers(network, check_inputs(x))
     generator = torch.Generator().manual_seed(seed)
 
     def disturb(name: str, given: Tensor, out: Tensor) -> Tensor:
@@ -242,8 +262,10 @@ def noise_sensitivity(
         return out + size * lengths[0] / lengths[1] * noise
 
     calm = watch(network, w, x, set(), disturb)
+    if not calm.flatten(1).any(1).all():
+        raise ValueError("the outputs for some inputs are all zero; leave these inputs out")
     found = {}
-    for layer in hidden_layers(network):
+    for layer in layers:
         moved = watch(network, w, x, {layer.name}, disturb)
         change = (moved - calm).square().flatten(1).sum(1) / calm.square().flatten(1).sum(1)
         found[layer.name] = float(change.mean())

@@ -13,11 +13,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..checks import check_indices, check_inputs, check_network, check_split, check_whole, describe
 from ..data import Split
 from ..layout import Hidden, hidden_layers
-from ..neurons import butterflies, permute, reordered
+from ..neurons import butterflies, permute, reordered, tried_layers
 from ..paths import AnyPath, FunctionPath, segment
-from ..weights import Weights, check_weights, inner, mix, norm
+from ..weights import Weights, check_weights, combined, inner, norm
 from .base import and_to_copy
 from .repair import repaired
 
@@ -63,7 +64,7 @@ def weight_matching(
     Raises
     ------
     ValueError
-        If a and b differ in shape, the network is not understood, or an option is out of range.
+        If a and b do not fit the network, it is not understood, or an option is out of range.
 
     Notes
     -----
@@ -74,9 +75,10 @@ def weight_matching(
     ----------
     .. [1] Ainsworth et al., Git Re-Basin: Merging Models modulo Permutation Symmetries, 2023.
     """
-    check_weights(b, like=check_weights(a, name="a"), name="b")
-    if restarts < 0 or max_sweeps < 1:
-        raise ValueError(f"need restarts ≥ 0 and max_sweeps ≥ 1; got {restarts=}, {max_sweeps=}")
+    _check_pair(network, a, b)
+    check_whole(seed, "seed")
+    check_whole(restarts, "restarts")
+    check_whole(max_sweeps, "max_sweeps", low=1)
     layers = hidden_layers(network)
     likeness = _Likeness(layers, a, b)
     random = torch.Generator().manual_seed(seed)
@@ -92,6 +94,12 @@ def weight_matching(
         if value > best_value:
             best, best_value = orders, value
     return best
+
+
+def _check_pair(network: nn.Module, a: Weights, b: Weights) -> None:
+    """Two weight vectors of the network."""
+    check_weights(a, like=check_network(network), name="a")
+    check_weights(b, like=a, name="b")
 
 
 class _Likeness:
@@ -181,7 +189,8 @@ def activation_matching(network: nn.Module, a: Weights, b: Weights, x: Tensor) -
     Raises
     ------
     ValueError
-        If a and b differ in shape, or the network is not understood.
+        If a and b do not fit the network, or it is not understood, or not what it looks like on
+        these inputs.
 
     References
     ----------
@@ -189,8 +198,8 @@ def activation_matching(network: nn.Module, a: Weights, b: Weights, x: Tensor) -
        Representations?, 2016.
     .. [2] Ainsworth et al., Git Re-Basin: Merging Models modulo Permutation Symmetries, 2023.
     """
-    check_weights(b, like=check_weights(a, name="a"), name="b")
-    layers = hidden_layers(network)
+    _check_pair(network, a, b)
+    layers = tried_layers(network, check_inputs(x))
     readers = {s.tensor.rpartition(".")[0] for layer in layers for s in layer.outgoing}
     seen = []
     for weights in (a, b):
@@ -214,7 +223,9 @@ def activation_matching(network: nn.Module, a: Weights, b: Weights, x: Tensor) -
 
 def _assign(gain: Tensor) -> Tensor:
     """The order that maximises sum_i gain[i, order[i]]: shape (n,)."""
-    rows, columns = linear_sum_assignment(gain.detach().cpu().numpy(), maximize=True)
+    if not torch.isfinite(gain).all():
+        raise ValueError("what these neurons have in common overflows; scale the weights down")
+    rows, columns = linear_sum_assignment(gain.detach().double().cpu().numpy(), maximize=True)
     order = torch.as_tensor(columns)
     assert torch.equal(order.sort().values, torch.as_tensor(rows)), "no bijection"
     return order
@@ -224,7 +235,8 @@ def _standardised(given: Tensor, size: int) -> Tensor:
     """Each neuron's activations as a unit vector around zero: (size, samples). Dead ones: zero."""
     rows = given.reshape(len(given), size, -1).transpose(0, 1).reshape(size, -1)  # (n, samples)
     rows = rows - rows.mean(1, keepdim=True)
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    least = max(1e-12, torch.finfo(rows.dtype).tiny)
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=least)
 
 
 # --- From a copy back to the original ------------------------------------------------------------
@@ -234,8 +246,16 @@ def transpositions(order: Sequence[int] | Tensor) -> list[tuple[int, int]]:
     """Exchanges of two places that turn `order`, one after another, into 0, 1, 2, …
 
     Each sets one place right, so a permutation of n with c cycles takes n − c of them.
+
+    Raises
+    ------
+    ValueError
+        If the order is no permutation.
     """
-    now = torch.as_tensor(order).tolist()
+    if not isinstance(order, Sequence | Tensor) or isinstance(order, str):
+        raise ValueError(f"order must be a list of whole numbers, not {describe(order)}")
+    size = len(order) if not isinstance(order, Tensor) or order.dim() else 0
+    now = check_indices(order, size, "order", every=True).tolist()
     swaps = []
     for place in range(len(now)):
         while now[place] != place:
@@ -259,11 +279,17 @@ def walk_back(network: nn.Module, b: Weights, orders: Orders) -> FunctionPath:
         Where the path ends.
     orders : dict of str to Tensor, shape (n,)
         As from `weight_matching`.
+
+    Raises
+    ------
+    ValueError
+        If an order is no permutation of a hidden layer, or the weights do not fit.
     """
     layers = hidden_layers(network)
-    now = {name: torch.as_tensor(order).clone() for name, order in orders.items()}
+    permute(network, b, orders)  # checks everything
+    now = {name: torch.as_tensor(order).cpu().clone() for name, order in orders.items()}
     states = [now]
-    for name, order in orders.items():
+    for name, order in now.items():
         for i, j in transpositions(order):
             now = now | {name: now[name].clone()}
             now[name][[i, j]] = now[name][[j, i]]
@@ -279,7 +305,7 @@ def walk_back(network: nn.Module, b: Weights, orders: Orders) -> FunctionPath:
         share = min(max(round(t * swaps - k, 9), 0.0), 1.0)
         if share == 0:
             return dict(copy_after(k))
-        return mix((1 - share, share), (copy_after(k), copy_after(k + 1)))
+        return combined((1 - share, share), (copy_after(k), copy_after(k + 1)))
 
     knots = (*(k / (2 * swaps) for k in range(2 * swaps)), 1.0) if swaps else (0.0, 1.0)
     return FunctionPath(point, "walk back", knots)
@@ -306,12 +332,13 @@ def connect_weight_matching(
     a, b : Weights
         Where the path starts and ends.
     split : Split
-        Plays no part: weights are matched without data.
+        Weights are matched without data; its inputs only show whether the network is understood.
     seed : int
         As for `weight_matching`.
     undo : bool
         False ends the path at the copy, which is the same function as b but another point.
     """
+    tried_layers(network, check_split(split).x)
     orders = weight_matching(network, a, b, seed=seed)
     line = segment(a, permute(network, b, orders), name="weight matching")
     return _in_halves(line, walk_back(network, b, orders)) if undo else line
@@ -337,7 +364,7 @@ def connect_activation_matching(
     repair : bool
         Whether to repair the straight line.
     """
-    orders = activation_matching(network, a, b, split.x)
+    orders = activation_matching(network, a, b, check_split(split).x)
     there = permute(network, b, orders)
     line = repaired(network, a, there, split.x) if repair else segment(a, there)
     return _in_halves(line, walk_back(network, b, orders)) if undo else line

@@ -5,9 +5,9 @@
 One module for each file of book/records; `base` and `comparison` are what they share.
 """
 
-import json
 from pathlib import Path as FilePath
 
+from ..files import BadFile, check_file, read_json
 from . import mnist_1hl, mnist_cnn3_dropout
 from .base import Experiment, Lab, Record
 
@@ -24,16 +24,17 @@ def read_record(file: str | FilePath) -> Record:
     Raises
     ------
     ValueError
-        If the file is missing or no record; the message names the command that makes it.
+        If the file is missing, damaged or no record; the message names the command that makes it.
     """
-    file = FilePath(file)
+    file = check_file(file)
     try:
-        content = json.loads(file.read_text())
+        content = read_json(file)
         record = Record(EXPERIMENTS[content["experiment"]], content)
         repr(record)  # a record that cannot be shown is none
     except (OSError, LookupError, TypeError, ValueError) as error:
+        why = error.why if isinstance(error, BadFile) else f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{file} is no record ({type(error).__name__}: {error}); make it with"
+            f"{file} is no record ({why}); make it with"
             f" python -m modeconn_lite run {file.stem} --out {file.parent}"
         ) from error
     return record

@@ -4,10 +4,9 @@ An experiment measures and says how its record reads. What is done is kept as so
 so that a run that was stopped goes on where it was.
 """
 
-import hashlib
 import json
-import os
 import platform
+import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -19,10 +18,11 @@ import torch
 from torch import nn
 
 from .. import data
+from ..checks import check_dataset
+from ..files import BadFile, Damaged, check_file, clear_leftovers, read_json, write_json
 from ..tables import html_table
-from ..training import train
-from ..weights import Weights, save, to
-from ..weights import load as read_weights
+from ..training import architecture, digest, train
+from ..weights import Weights, check_device, check_weights, read, save, to
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,39 @@ class Lab:
     Attributes
     ----------
     folder : path
-        One for each experiment and protocol: no network of the one passes for one of the other.
-    root : path or None
-        The cache folder, for data sets; see `data.cache_folder`.
+        One for each experiment, protocol and data: no network of the one passes for one of the
+        other.
+    dataset : Dataset
+        What networks are trained and measured on.
     device : torch.device
     fresh : bool
         Measure again what was measured, as one wants after changing a method. Networks stay.
+
+    Every file holds its checksum and its key: what it is and of which folder. A file that is
+    damaged, or another's, is made again, with a warning.
     """
 
     folder: FilePath
-    root: FilePath | None
+    dataset: data.Dataset
     device: torch.device
     fresh: bool = False
+
+    def _key(self, name: str) -> str:
+        return f"{self.folder.name}/{name}"
 
     def cached(self, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
         """What an earlier run made of this name, else `make(*arguments)`, kept as JSON."""
         file = self.folder / f"{name}.json"
-        if self.fresh or not file.exists():
-            write_json(make(*arguments), file)
-        return json.loads(file.read_text())
+        if file.exists() and not self.fresh:
+            try:
+                kept = read_json(file)
+                _check_key(file, kept.get("name"), self._key(name))
+                return kept["content"]
+            except BadFile as error:
+                _warn(error)
+        content = make(*arguments)
+        write_json({"name": self._key(name), "content": content}, file)
+        return json.loads(json.dumps(content))  # the same at first as later, tuples and all
 
     def trained(
         self, network: nn.Module, split: data.Split, seed: int, name: str, **training: Any
@@ -58,16 +72,41 @@ class Lab:
         """The network of a seed: from its file, else from its checkpoint, else from scratch."""
         file = self.folder / f"{name}.safetensors"
         part = file.with_suffix(".part")
+        key = f"{self._key(name)}, seed {seed}"
+        about = {"name": key, "layers": digest(network.buffers(), architecture(network))}
         if file.exists():
             try:
-                return to(read_weights(file), self.device)
-            except ValueError:  # damaged: make it again
-                file.unlink()
-        options = {"device": self.device, "progress": True, "checkpoint": part}
-        (weights,) = train(network, split, [seed], **options, **training).weights
-        save(weights, file)
+                return to(_own(file, about, network), self.device)
+            except BadFile as error:
+                _warn(error)
+        options = {"device": self.device, "progress": True, "checkpoint": part} | training
+        try:
+            (weights,) = train(network, split, [seed], **options).weights
+        except BadFile as error:  # the checkpoint of another training
+            _warn(error)
+            part.unlink()
+            (weights,) = train(network, split, [seed], **options).weights
+        save(weights, file, about)
         part.unlink(missing_ok=True)  # only now that the network is safe
         return to(weights, self.device)
+
+
+def _own(file: FilePath, about: dict[str, str], network: nn.Module) -> Weights:
+    """The weights in a file of this key and of this network."""
+    weights, theirs = read(file)
+    _check_key(file, theirs.get("name"), about["name"])
+    if theirs != about:
+        raise Damaged(file, "is of a network with other layers")
+    return check_weights(weights, like=network)
+
+
+def _check_key(file: FilePath, theirs: Any, ours: str) -> None:
+    if theirs != ours:
+        raise Damaged(file, f"is {theirs!r} instead of {ours!r}")
+
+
+def _warn(error: BadFile) -> None:
+    warnings.warn(f"{error.file} {error.why}; it is made again", stacklevel=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +119,11 @@ class Experiment(ABC):
         Of the command and of the record's file.
     about, source : str
         What is measured, and where it was published.
+    dataset : str
+        As `data.load` knows it.
     protocol : dict
-        All that fixes the numbers, as JSON; another protocol keeps its parts elsewhere.
+        All that fixes the numbers, as JSON; with another one, or on other data, parts are kept
+        elsewhere.
     published : dict
         The numbers that were printed.
     """
@@ -89,11 +131,17 @@ class Experiment(ABC):
     name: str
     about: str
     source: str
+    dataset: str
     protocol: dict[str, Any]
     published: dict[str, Any]
 
     def add_options(self, parser: ArgumentParser) -> None:  # noqa: B027 - most have none
         """What `measure` can be told on the command line, beside what all experiments can."""
+
+    def check(self, **options: Any) -> None:
+        """Refuse options of `measure` that make no sense, before hours of training."""
+        if options:
+            raise ValueError(f"{self.name} has no options, so none called {', '.join(options)}")
 
     @abstractmethod
     def measure(self, lab: Lab, **options: Any) -> dict[str, Any]:
@@ -126,6 +174,7 @@ class Experiment(ABC):
         root: str | FilePath | None = None,
         fresh: bool = False,
         command: str = "",
+        dataset: data.Dataset | None = None,
         **options: Any,
     ) -> "Record":
         """Measure, or do what is left of it, and return the record.
@@ -136,11 +185,19 @@ class Experiment(ABC):
         root : cache folder, for data sets and for what is finished; see `data.cache_folder`
         fresh : measure everything again, with the networks there are
         command : what the record says it was made with
+        dataset : another one than the experiment's, for tests
         options : of `measure`
         """
-        mark = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:8]
-        folder = data.cache_folder(root) / "runs" / f"{self.name}-{mark}"
-        lab = Lab(folder, FilePath(root) if root else None, torch.device(device), fresh)
+        self.check(**options)
+        where = check_device(device)
+        if dataset is None:
+            dataset = data.load(self.dataset, root=root)
+        check_dataset(dataset, "dataset")
+        tensors = [t for s in (dataset.train, dataset.test) for t in (s.x, s.y)]
+        mark = digest(tensors, json.dumps(self.protocol, sort_keys=True))
+        folder = data.cache_folder(root) / "runs" / f"{self.name}-{mark[:8]}"
+        clear_leftovers(folder)
+        lab = Lab(folder, dataset, where, fresh)
         found = self.measure(lab, **options)
         content = {
             "experiment": self.name,
@@ -162,8 +219,8 @@ class Record:
     content: dict[str, Any] = field(repr=False)
 
     def write(self, folder: str | FilePath) -> None:
-        """Write the record where `read_record` finds it, all or nothing."""
-        write_json(self.content, FilePath(folder) / f"{self.experiment.name}.json")
+        """Write the record where `read_record` finds it, all or nothing, with its checksum."""
+        write_json(self.content, check_file(folder, "folder") / f"{self.experiment.name}.json")
 
     def __repr__(self) -> str:
         e = self.experiment
@@ -177,17 +234,6 @@ class Record:
             f" torch {c['versions']['torch']}. Published: {c['source']}."
         )
         return html_table(head, body, caption)
-
-
-def write_json(content: Any, file: FilePath) -> None:
-    """Write JSON, all or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def provenance(device: torch.device | str, command: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from .. import data
+from ..checks import check_list, check_whole, check_word
 from ..evaluation import evaluate
 from ..methods import METHODS, method
 from ..scoreboard import row
@@ -28,13 +28,11 @@ class Comparison(Experiment):
 
     Attributes
     ----------
-    dataset : str
     network : function that gives the architecture
     training : dict
         Options of `training.train`.
     """
 
-    dataset: str
     network: Callable[[], nn.Module]
     training: dict[str, Any]
     protocol: dict[str, Any] = field(init=False)
@@ -48,15 +46,19 @@ class Comparison(Experiment):
         parser.add_argument("--pairs", type=int, default=5, help="pairs of networks (default: 5)")
         parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["linear"])
 
+    def check(self, *, pairs: int = 5, methods: Sequence[str] = ("linear",)) -> None:
+        check_whole(pairs, "pairs", low=1)
+        keys = check_list(methods, "methods", "keys of methods")
+        for key in keys:
+            method(check_word(key, "each of methods"))  # refuses an unknown one
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"methods must be different ones, not {list(keys)}")
+
     def measure(
         self, lab: Lab, *, pairs: int = 5, methods: Sequence[str] = ("linear",)
     ) -> dict[str, Any]:
         """Rows of the scoreboard for every method and pair."""
-        if pairs < 1:
-            raise ValueError(f"at least one pair is needed, not {pairs}")
-        for key in methods:
-            method(key)  # refuses an unknown one before hours of training
-        dataset, network = data.load(self.dataset, root=lab.root), self.network()
+        dataset, network = lab.dataset, self.network()
         weights, ends = [], []
         for seed in tqdm(range(2 * pairs), desc="networks"):
             w = lab.trained(network, dataset.train, seed, f"seed-{seed}", **self.training)

@@ -55,10 +55,9 @@ PUBLISHED = {
 class DropoutOnMnist(Experiment):
     """Shares kept, the line to a dropped network, dropout paths, narrow networks."""
 
-    def measure(self, lab: Lab, *, dataset: data.Dataset | None = None) -> dict[str, Any]:
-        """Everything that the record holds. dataset : another one is for tests."""
-        p = self.protocol
-        dataset = dataset or data.load("mnist", root=lab.root)
+    def measure(self, lab: Lab) -> dict[str, Any]:
+        """Everything that the record holds."""
+        p, dataset = self.protocol, lab.dataset
         side = dataset.train.x.shape[-1]
         splits = {"train": dataset.train, "test": dataset.test}
 
@@ -133,6 +132,7 @@ EXPERIMENT = DropoutOnMnist(
     name="mnist-cnn3-dropout",
     about="A network of three convolutions on MNIST, channels dropped",
     source="Kuditipudi et al. (2019), Figure 2, and the authors' code",
+    dataset="mnist",
     protocol=PROTOCOL,
     published=PUBLISHED,
 )

@@ -8,6 +8,7 @@ from modeconn_lite.evaluation import evaluate
 from modeconn_lite.explorers import BlockExplorer
 from modeconn_lite.methods.dropout import merged, path_to_dropped, walk
 from modeconn_lite.networks import cnn3, mlp
+from modeconn_lite.paths import polychain
 from modeconn_lite.weights import fresh_weights
 
 KEPT = {"1": [0, 1], "3": [0, 1]}
@@ -76,3 +77,25 @@ def test_live_evaluates_between_the_states(shown):
     assert "(1) to (2)" in live.picture.value and "(a)" in live.picture.value
     live.sliders[0].value = 1.0
     assert "(7)" in live.picture.value and "(b)" in live.picture.value
+
+
+def test_every_step_has_its_sentence_and_the_curve_its_spot(shown):
+    network, split, found = shown
+    assert found.steps[0] == "(a) the last layer swings: W3"
+    assert found.steps[1].startswith("(b) neurons nobody reads move: W2")
+    html = found._repr_html_()
+    content = json.loads(re.search(r'application/json">(.*?)</script>', html)[1])
+    assert content["steps"] == found.steps and len(content["spots"]) == 7
+    highest = max(evaluate(network, w, split).loss for w in found.walk.corners())
+    heights = [
+        1.12 * float(found.profile.loss.max()) * (1 - s["cy"] / 100) for s in content["spots"]
+    ]
+    assert max(heights) == pytest.approx(highest, abs=1e-3)
+    assert "from A to B" in html
+
+
+def test_a_path_without_labels_is_no_walk():
+    network = mlp((3, 4, 2))
+    a, b = (fresh_weights(network, s) for s in range(2))
+    with pytest.raises(ValueError, match="no labels that say how they move"):
+        BlockExplorer(network, polychain([a, b]), {"1": [0, 1]}, {"A": a})

@@ -83,10 +83,10 @@ def test_the_page_and_the_live_one(explorer):
     assert html.count('class="mc-ring mc-a"') == html.count('class="mc-ring mc-b"') == 12
     live = explorer.live()
     live.sliders[0].value = 0.0
-    start = re.findall(r'mc-neuron" r="4.5" (.*?)/>', live.picture.value)
+    start = re.findall(r'mc-neuron"[^>]*? r="4.5" (.*?)/>', live.picture.value)
     assert start == re.findall(r'mc-ring mc-a" r="4.5" (.*?)/>', live.picture.value)
     live.sliders[0].value = 0.73
-    there = re.findall(r'mc-neuron" r="4.5" (.*?)/>', live.picture.value)
+    there = re.findall(r'mc-neuron"[^>]*? r="4.5" (.*?)/>', live.picture.value)
     assert len(there) == 12 and there != start
 
 

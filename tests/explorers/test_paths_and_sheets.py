@@ -13,8 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from modeconn_lite import data, evaluation, forward, networks, paths, sheets, training, weights
-from modeconn_lite.explorers import PathExplorer, SheetExplorer, markup, sources
+from modeconn_lite import (
+    data,
+    evaluation,
+    forward,
+    landscapes,
+    networks,
+    paths,
+    sheets,
+    training,
+    weights,
+)
+from modeconn_lite.explorers import PathExplorer, RaceExplorer, SheetExplorer, markup, sources
 
 VOID = {"input", "br", "img", "meta", "hr"}
 NASTY = '<b>"A" & co</b>'
@@ -189,15 +199,30 @@ def test_opinions_are_the_networks(net, digits, three):
     read = flat(three._repr_html_())
     labels = read["view"]["labels"]
     assert labels == [*range(10), 0, 1], "the first image of each class, then the second of each"
-    shown = torch.tensor(
-        [int((digits.test.y == c).nonzero()[k]) for k in (0, 1) for c in range(10)][:12]
-    )
+    shown = three.view.x
     for path, encoded in zip(three.routes, read["source"]["routes"], strict=True):
         t = torch.tensor(encoded["axes"]["t"], dtype=torch.float64)
-        p = forward.outputs(net, path, t, digits.test.x[shown]).softmax(-1)
+        p = forward.outputs(net, path, t, shown).softmax(-1)
         codes = torch.tensor(list(base64.b64decode(encoded["codes"]))).view(len(t), 12, 10)
         assert (codes.argmax(-1) == p.argmax(-1)).all(), "rounding may not change an opinion"
         assert (codes / 255 - p).abs().max() < 1.5 / 255
+
+
+def test_the_images_are_a_fair_sample(three, digits):
+    """About as many of those shown are right as of all: better than the first of each class."""
+    assert three.view.labels == [*range(10), 0, 1]
+    shown = {tuple(x.tolist()) for x in three.view.x}
+    assert len(shown) == 12, "no image twice"
+    first = [int((digits.test.y == c).nonzero()[k]) for k in (0, 1) for c in range(10)][:12]
+    gaps = {"chosen": [], "first": []}
+    for path, (_, test) in zip(three.routes, three.profiles, strict=True):
+        for name, x in (("chosen", three.view.x), ("first", digits.test.x[first])):
+            out = forward.outputs(three.kernel.network, path, test.t, x)
+            share = (out.argmax(-1) == torch.tensor(three.view.labels)).double().mean(1)
+            gaps[name].append((share - test.accuracy).square().mean())
+    chosen, naive = (float(sum(gaps[name])) for name in ("chosen", "first"))
+    assert chosen < naive
+    assert (chosen / 3) ** 0.5 < 0.08
 
 
 def test_sheet_json_holds_the_surveys(sheet):
@@ -314,6 +339,79 @@ def test_read_outs_are_found_by_name(line):
     assert slots == list(flat(line._repr_html_())["forms"])
 
 
+# --- Guess, race, plane ---------------------------------------------------------------------------
+
+
+def test_a_guess_is_asked_for_on_the_page_and_nowhere_else(net, ends, digits):
+    path = paths.segment(*ends[:2])
+    asked = PathExplorer(net, path, digits, points=5, guess="loss")
+    plain = PathExplorer(net, path, digits, points=5)
+    assert flat(asked._repr_html_())["guess"]["of"] == "loss"
+    assert 'data-mc-asset="guess.js"' in asked._repr_html_()
+    assert "guess" not in flat(plain._repr_html_())
+    assert asked.still() == plain.still() == plain._repr_html_()
+    assert repr(asked) == repr(plain)
+    assert asked.live()._repr_mimebundle_()["text/html"].count("<figure") == 1
+    with pytest.raises(ValueError, match="guess must be 'loss', 'accuracy' or None, not 'luck'"):
+        PathExplorer(net, path, digits, guess="luck")
+
+
+@pytest.fixture(scope="module")
+def race(net, ends, digits):
+    a, b, c = ends
+    ways = {NASTY: paths.segment(a, b), "bent": paths.bezier([a, c, b])}
+    return RaceExplorer(net, ways, digits, points=11)
+
+
+def test_a_race_evaluates_all_at_the_same_times(net, race, digits):
+    for path, mine in zip(race.routes, race.profiles, strict=True):
+        theirs = evaluation.profile(net, path, digits.test, 11)
+        torch.testing.assert_close(mine.t, theirs.t)
+        assert (mine.correct == theirs.correct).all()
+    worst = [p.worst_accuracy for p in race.profiles]
+    assert repr(race).startswith(f"RaceExplorer(11 points; {NASTY}: lowest {worst[0]:.2f}, ")
+    page = Checker(race._repr_html_())
+    assert NASTY not in race._repr_html_() and any(NASTY in text for text in page.said)
+    live = race.live()
+    live.sliders[0].value = 0.33
+    _, accuracy = evaluation.evaluate(net, race.routes[1](0.33), digits.test)
+    assert f"{100 * accuracy:.1f}" in live.picture.value
+    Checker(live.picture.value)
+
+
+def test_a_path_falls_where_it_reads_a_tenth_less_than_its_worse_end(race):
+    for p, fall in zip(race.profiles, race._falls(), strict=True):
+        floor = min(float(p.accuracy[0]), float(p.accuracy[-1])) - 0.1
+        below = [float(t) for t, a in zip(p.t, p.accuracy, strict=True) if float(a) < floor]
+        assert fall == (below[0] if below else None)
+
+
+def test_races_that_cannot_be_run(net, ends, digits):
+    line = paths.segment(*ends[:2])
+    for ways in ({}, line, {str(k): line for k in range(7)}):
+        with pytest.raises(ValueError, match="one to six paths"):
+            RaceExplorer(net, ways, digits)
+    with pytest.raises(ValueError, match="join the same two networks"):
+        RaceExplorer(net, {"one": line, "two": paths.segment(ends[0], ends[2])}, digits)
+
+
+def test_a_plane_has_points_exactly_on_its_marks(net, ends, digits):
+    flat_sheet = landscapes.plane(*ends)
+    explorer = SheetExplorer(net, flat_sheet, digits, points=8)
+    axes = explorer.source.routes[0].axes
+    for axis in axes.values():
+        assert (axis.diff() > 0).all() and len(axis) == 8
+    for mark, w in zip("ABC", ends, strict=True):
+        u, v = flat_sheet.marks[mark]
+        sight = explorer.source.at(0, (v, u))
+        assert sight.place == (v, u)
+        loss, accuracy = evaluation.evaluate(net, w, digits.test)
+        assert sight.figures["test loss"] == pytest.approx(loss, abs=1e-5)
+        assert sight.figures["test accuracy"] == pytest.approx(accuracy)
+    read = flat(explorer._repr_html_())
+    assert axes["v"][read["home"][0]] == axes["v"][read["end"][0]] == 0
+
+
 # --- Live -----------------------------------------------------------------------------------------
 
 
@@ -379,8 +477,9 @@ def test_live_on_display(line, sheet):
         assert view["model_id"] == live.box.model_id and view["version_major"] == 2
         still = bundle["text/html"]
         assert still == explorer.live()._repr_mimebundle_()["text/html"], "committed: no timings"
-        assert "Run this page in JupyterLab, Binder or Colab" in still
-        assert 'class="mc-explorer' not in still and "<script" not in still
+        assert "Opened as a notebook, this cell runs the network itself" in still
+        assert explorer.still() in still, "a page shows the explorer of the same path"
+        assert "Binder" not in still and "Colab" not in still
         assert Checker(still)
 
 

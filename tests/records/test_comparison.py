@@ -66,8 +66,12 @@ def test_summary_is_mean_and_deviation_in_per_cent():
 
 
 def test_bad_input(small, tmp_path):
-    with pytest.raises(ValueError, match="at least one pair"):
-        small.run(pairs=0, root=tmp_path)
+    for pairs in (0, -1, 1.0, "1", None):
+        with pytest.raises(ValueError, match="pairs must be a whole number of at least 1"):
+            small.run(pairs=pairs, root=tmp_path)
+    for methods in ("linear", [], ["linear", "linear"], [["linear"]], None):
+        with pytest.raises(ValueError, match="methods"):
+            small.run(pairs=1, methods=methods, root=tmp_path)
     with pytest.raises(ValueError, match="no method called 'teleport'; choose one of"):
         small.run(pairs=1, methods=["linear", "teleport"], root=tmp_path)
     assert not list(tmp_path.iterdir())  # refused before any training

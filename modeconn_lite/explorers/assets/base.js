@@ -77,6 +77,28 @@
     }
   }
 
+  /* Show a curve, a group of SVGs in thousandths, up to a share of its width in per cent. */
+  function unveil(curve, share, whole) {
+    for (const part of curve.querySelectorAll("svg")) {
+      const width = Math.max(share, 0.1);
+      set(part, { width: `${width}%`, viewBox: `0 0 ${10 * width} 1000` });
+      part.style.overflow = whole ? "visible" : "hidden";
+    }
+    for (const words of curve.querySelectorAll("text, rect, .mc-bracket, .mc-band")) {
+      words.style.visibility = whole ? "" : "hidden";
+    }
+  }
+
+  /* Hide a curve's name while the marker or its number stands on it. */
+  function apart(chart) {
+    const spots = [...chart.querySelectorAll(".mc-now *")].map((node) => node.getBoundingClientRect());
+    for (const name of chart.querySelectorAll(".mc-name")) {
+      const box = name.getBoundingClientRect();
+      const hit = spots.some((s) => s.left < box.right && box.left < s.right && s.top < box.bottom && box.top < s.bottom);
+      name.style.opacity = hit ? "0" : "";
+    }
+  }
+
   /* The button that walks a slider to its end, a step every so many milliseconds. */
   function player(root, slider, draw, pace) {
     const play = root.querySelector(".mc-play");
@@ -129,7 +151,7 @@
     }
   }
 
-  const tools = { clamp, set, write, percent, shown, readout, texts, choice, player };
+  const tools = { clamp, set, write, percent, shown, readout, texts, choice, unveil, apart, player };
   const kit = { kinds: {}, views: {}, sources, start, ...tools };
   globalThis.mcExplorers = kit;
 })();

@@ -1,7 +1,8 @@
 /* A path: the slider steps over the points at which the network was evaluated. */
 (() => {
   "use strict";
-  const { kinds, set, write, shown, readout, texts, choice, player } = globalThis.mcExplorers;
+  const kit = globalThis.mcExplorers;
+  const { kinds, set, write, shown, readout, texts, choice, player, apart } = kit;
 
   kinds.path = (root, data, { source, show }) => {
     const slider = root.querySelector("input[type=range]");
@@ -17,29 +18,33 @@
       curves: [...chart.querySelectorAll(".mc-curve")],
     }));
     let route = 0;
+    let after = () => {}; // of a guess
 
     function draw() {
       const sight = source.at(route, Number(slider.value));
       const x = (100 * (sight.place.t - first)) / (last - first);
-      const after = data.beside.after.some(([low, high]) => low <= x && x <= high);
+      const behind = data.beside.after.some(([low, high]) => low <= x && x <= high);
       for (const { figure, top, form, below, line, dot, text } of charts) {
         const value = sight.figures[figure];
         const y = 100 * (1 - value / top);
         set(line, { x1: `${x}%`, x2: `${x}%`, y1: `${y}%` });
         set(dot, { cx: `${x}%`, cy: `${y}%` });
-        const dx = after ? data.beside.dx : -data.beside.dx;
-        set(text, { x: `${x}%`, y: `${y}%`, dx, dy: below, class: after ? "mc-after" : "mc-before" });
+        const dx = behind ? data.beside.dx : -data.beside.dx;
+        set(text, { x: `${x}%`, y: `${y}%`, dx, dy: below, class: behind ? "mc-after" : "mc-before" });
         write(text, shown(value, form));
       }
       const words = texts(sight, data.forms);
       say(words);
       const spoken = `t = ${words.t}, test accuracy ${words["test accuracy"]}`;
       slider.setAttribute("aria-valuetext", spoken);
-      show(sight.code);
+      show(sight.code, (i) => source.at(route, i).code, Number(slider.value));
+      after(Number(slider.value));
+      for (const { chart } of charts) apart(chart);
     }
 
     choice([...root.querySelectorAll("button[name=curve]")], (of) => {
       for (const each of charts) each.chart.hidden = each.of !== of;
+      draw();
     });
     choice([...root.querySelectorAll("button[name=path]")], (chosen) => {
       const { place } = source.at(route, Number(slider.value));
@@ -58,5 +63,6 @@
     });
     player(root, slider, draw, 6000 / Number(slider.max));
     draw();
+    if (data.guess) after = kit.guess(root, data, { source, slider, charts, draw });
   };
 })();

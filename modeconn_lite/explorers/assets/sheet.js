@@ -14,13 +14,14 @@
       (_, i) => source.at(0, i).figures["test loss"] !== null,
     );
     const exists = (r, c) => there[r * u.length + c];
-    let [row, column] = data.start;
+    const [u0, u1, v0, v1] = data.extent;
+    let [row, column] = data.home;
 
     function draw() {
       const sight = source.at(0, row * u.length + column);
       const place = {
-        cx: `${(100 * column) / (u.length - 1)}%`,
-        cy: `${100 - (100 * row) / (v.length - 1)}%`,
+        cx: `${(100 * (sight.place.u - u0)) / (u1 - u0)}%`,
+        cy: `${(100 * (v1 - sight.place.v)) / (v1 - v0)}%`,
       };
       for (const circle of circles) set(circle, place);
       say(texts(sight, data.forms));
@@ -39,18 +40,25 @@
       draw();
     }
 
+    function nearest(x, y) {
+      const index = (axis, goal) =>
+        axis.reduce((best, a, i) => (Math.abs(a - goal) < Math.abs(axis[best] - goal) ? i : best), 0);
+      return [index(v, y), index(u, x)];
+    }
+
     function point(event) {
       const box = pad.getBoundingClientRect();
       const x = clamp((event.clientX - box.left) / box.width, 0, 1);
       const y = clamp((box.bottom - event.clientY) / box.height, 0, 1);
-      go(y * (v.length - 1), x * (u.length - 1));
+      go(...nearest(u0 + x * (u1 - u0), v0 + y * (v1 - v0)));
     }
 
     const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] };
     pad.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const stride = event.shiftKey ? 5 : 1;
-      if (event.key === "Home") go(...data.start);
+      if (event.key === "Home") go(...data.home);
+      else if (event.key === "End") go(...data.end);
       else if (event.key in steps) {
         const [dy, dx] = steps[event.key];
         const [r, c] = [row + stride * dy, column + stride * dx];
