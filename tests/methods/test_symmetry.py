@@ -1,3 +1,4 @@
+import itertools
 import math
 from itertools import pairwise
 
@@ -185,10 +186,203 @@ def test_what_cannot_be_done_is_refused():
         symmetry.weight_matching(network, a, other, seed=0)
     with pytest.raises(ValueError, match="same architecture"):
         symmetry.activation_matching(network, a, other, torch.randn(20, 9))
-    with pytest.raises(ValueError, match="restarts=-1"):
-        symmetry.weight_matching(network, a, a, seed=0, restarts=-1)
-    with pytest.raises(ValueError, match="max_sweeps=0"):
-        symmetry.weight_matching(network, a, a, seed=0, max_sweeps=0)
+    for option, values in {
+        "restarts": (-1, 1.5, True, None, "3"),
+        "max_sweeps": (0, 2.0, False, None),
+        "seed": (-1, None, 0.5, True, "0"),
+    }.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"{option} must be a whole number"):
+                symmetry.weight_matching(network, a, a, **({"seed": 0} | {option: value}))
+
+
+@pytest.mark.parametrize("wrong", [None, "mlp", nn.Linear, {}, torch.zeros(2)])
+def test_no_network_and_no_weights(wrong):
+    network = mlp((9, 5, 3))
+    a, x = fresh_weights(network, 0), torch.randn(20, 9)
+    for call in (
+        lambda network, a, b: symmetry.weight_matching(network, a, b, seed=0),
+        lambda network, a, b: symmetry.activation_matching(network, a, b, x),
+        lambda network, a, b: symmetry.walk_back(network, b, {"1": [4, 3, 2, 1, 0]}),
+    ):
+        with pytest.raises(ValueError, match=r"network must be an nn\.Module"):
+            call(wrong, a, a)
+        with pytest.raises(ValueError, match="must be a non-empty dict of tensors"):
+            call(network, a, wrong)
+
+
+def test_networks_of_another_kind_are_refused():
+    network = nn.Sequential(nn.Linear(9, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+    a = fresh_weights(network, 0)
+    for call in (
+        lambda: symmetry.weight_matching(network, a, a, seed=0),
+        lambda: symmetry.activation_matching(network, a, a, torch.randn(20, 9)),
+    ):
+        with pytest.raises(ValueError, match="layer '1' is LayerNorm"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.randn(0, 9), "give at least one input"),
+        (torch.full((5, 9), torch.nan), "x holds NaN"),
+        (torch.zeros(5, 9, dtype=torch.int64), "x must be a floating-point tensor"),
+        (None, "x must be a floating-point tensor"),
+        (data.load("digits").test, r"of a Split, give \.x"),
+        (torch.randn(5, 8), r"layer '1' .*\(images, 9\), not \(3, 8\)"),
+    ],
+)
+def test_inputs_that_are_none_are_refused(x, message):
+    network = mlp((9, 5, 3))
+    a = fresh_weights(network, 0)
+    with pytest.raises(ValueError, match=message):
+        symmetry.activation_matching(network, a, a, x)
+
+
+def test_a_split_is_needed_even_where_it_plays_no_part():
+    network, weights = zoo.network("digits"), zoo.load("digits")[:2]
+    for connect in (symmetry.connect_weight_matching, symmetry.connect_activation_matching):
+        for wrong in (None, data.load("digits"), data.load("digits").test.x):
+            with pytest.raises(ValueError, match="split must be"):
+                connect(network, *weights, wrong)
+        with pytest.raises(ValueError, match=r"\(images, 64\), not \(3, 2\)"):
+            connect(network, *weights, data.load("spirals").test)
+
+
+def test_sequences_are_matched_by_weights_and_refused_by_activations():
+    """Time is the axis where neurons are looked for."""
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    a, b = (fresh_weights(network, seed) for seed in range(2))
+    assert symmetry.weight_matching(network, a, b, seed=0)["0"].shape == (5,)
+    with pytest.raises(ValueError, match="layer '0' gives outputs of shape .* flatten the inputs"):
+        symmetry.activation_matching(network, a, b, torch.randn(8, 5, 4))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [[0, 0, 1], [1, 1, 1], [0, 1, 3], [-1, 0, 1], [0.0, 2.0, 1.0], [True, False], "012", None],
+)
+def test_what_is_no_permutation_is_no_walk_either(order):
+    with pytest.raises(ValueError, match="order"):
+        symmetry.transpositions(order)
+    network = mlp((4, 3, 2))
+    b = fresh_weights(network, 0)
+    with pytest.raises(ValueError, match="order of layer '1'"):
+        symmetry.walk_back(network, b, {"1": order})
+    with pytest.raises(ValueError, match="no hidden layer '3'"):
+        symmetry.walk_back(network, b, {"3": [0, 1]})
+    for orders in (None, [2, 1, 0], "1"):
+        with pytest.raises(ValueError, match="orders must be a dict"):
+            symmetry.walk_back(network, b, orders)
+    nan = {key: w * torch.nan for key, w in b.items()}
+    with pytest.raises(ValueError, match="not finite"):
+        symmetry.walk_back(network, nan, {"1": [2, 1, 0]})
+
+
+def test_an_order_is_copied_when_the_walk_is_made():
+    network = mlp((4, 3, 2))
+    b, order = fresh_weights(network, 0), torch.tensor([1, 2, 0])
+    walk = symmetry.walk_back(network, b, {"1": order})
+    order.copy_(torch.arange(3))
+    assert same(walk(0.0), neurons.permute(network, b, {"1": [1, 2, 0]}))
+
+
+def test_correlations_are_taken_around_the_mean():
+    """Two neurons of a large mean: by plain products each is likest to whatever is largest.
+
+    a's first neuron rises with x, its second falls; b has them in the other order, and one of
+    them at a larger mean. Around the means each finds itself; by plain products both would want
+    the larger one, and the assignment with the larger sum is the wrong one.
+    """
+    network = nn.Sequential(nn.Linear(1, 2), nn.Identity(), nn.Linear(2, 1))
+    x = torch.linspace(-1, 1, 41)[:, None]
+    out = {"2.weight": torch.ones(1, 2), "2.bias": torch.zeros(1)}
+    a = {"0.weight": torch.tensor([[1.0], [-1.0]]), "0.bias": torch.tensor([1.0, 5.0])} | out
+    b = {"0.weight": torch.tensor([[-1.0], [1.0]]), "0.bias": torch.tensor([1.0, 5.0])} | out
+    given = [x @ w["0.weight"].T + w["0.bias"] for w in (a, b)]
+    plain = [z / z.norm(dim=0) for z in given]
+    gains = plain[0].T @ plain[1]
+    assert gains.trace() > gains.flip(1).trace()  # without the centring they stay where they are
+    assert symmetry.activation_matching(network, a, b, x)["0"].tolist() == [1, 0]
+
+
+def test_correlations_do_not_depend_on_the_neurons_scale():
+    """Products without norms would follow the loud neuron."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.Identity(), nn.Linear(2, 1))
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    out = {"2.weight": torch.ones(1, 2), "2.bias": torch.zeros(1)}
+    a = {"0.weight": torch.tensor([[1.0, 0.0], [0.6, 0.8]]), "0.bias": torch.zeros(2)} | out
+    loud = {"0.weight": torch.tensor([[50.0, 40.0], [0.1, 0.0]]), "0.bias": torch.zeros(2)} | out
+    assert symmetry.activation_matching(network, a, loud, x)["0"].tolist() == [1, 0]
+
+
+def test_dead_neurons_are_matched_to_what_is_left():
+    network = mlp((4, 3, 2))
+    a = fresh_weights(network, 0)
+    dead = {key: w.clone() for key, w in a.items()}
+    dead["1.weight"][1], dead["1.bias"][1] = 0, -1
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        few = [{key: w.to(dtype) for key, w in weights.items()} for weights in (dead, a)]
+        found = symmetry.activation_matching(network, *few, torch.randn(50, 4))
+        assert sorted(found["1"].tolist()) == [0, 1, 2]
+
+
+def test_a_stream_read_in_several_places_adds_up():
+    """The one stream of a residual network: all readers count, not the last alone."""
+    network = residual_mlp(6, 2, width=5, hidden=4, blocks=2)
+    a, b = (fresh_weights(network, seed) for seed in range(2))
+    x, seen = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), [{}, {}]
+    for weights, into in zip((a, b), seen, strict=True):
+        see = lambda name, given, out, into=into: into.update({name: given})  # noqa: E731
+        symmetry.watch(network, weights, x, ["2.enter", "3.enter", "5"], see)
+    total = torch.zeros(5, 5)
+    for reader in seen[0]:
+        one, two = (
+            (z - z.mean(0)) / (z - z.mean(0)).norm(dim=0).clamp(min=1e-12)
+            for z in (part[reader] for part in seen)
+        )
+        total += one.T @ two
+    best = max(
+        itertools.permutations(range(5)), key=lambda p: float(total[torch.arange(5), list(p)].sum())
+    )
+    assert symmetry.activation_matching(network, a, b, x)["1"].tolist() == list(best)
+
+
+def test_the_walk_s_points_are_where_they_belong():
+    """At every share of every exchange: the mix of the two copies beside it."""
+    network = mlp((4, 5, 2)).double()
+    b = to(fresh_weights(network, 0), torch.float64)
+    order = torch.tensor([1, 2, 3, 4, 0])
+    walk = symmetry.walk_back(network, b, {"1": order})
+    swaps = symmetry.transpositions(order)
+    assert len(swaps) == 4
+    now, copies = order.clone(), [neurons.permute(network, b, {"1": order})]
+    for i, j in swaps:
+        now[[i, j]] = now[[j, i]]
+        copies.append(neurons.permute(network, b, {"1": now}))
+    for k in range(4):
+        for share in (0.0, 0.25, 0.5, 0.9):
+            point = walk((k + share) / 4)
+            wanted = mix((1 - share, share), (copies[k], copies[k + 1]))
+            assert all(torch.allclose(point[key], wanted[key], atol=1e-12) for key in b)
+    assert walk.knots == tuple(k / 8 for k in range(9))
+    assert walk.length() == pytest.approx(
+        sum(distance(one, two) for one, two in pairwise(copies)), rel=1e-6
+    )
+
+
+def test_halves_of_the_connection_take_half_the_time_each():
+    network, split = zoo.network("digits"), data.load("digits").train
+    a, b = zoo.load("digits")[:2]
+    orders = symmetry.weight_matching(network, a, b, seed=0)
+    there = neurons.permute(network, b, orders)
+    path = symmetry.connect_weight_matching(network, a, b, split)
+    walk = symmetry.walk_back(network, b, orders)
+    for t, point in ((0.25, mix((0.5, 0.5), (a, there))), (0.5, there), (0.75, walk(0.5))):
+        assert all(torch.allclose(path(t)[key], point[key], atol=1e-6) for key in a)
+    assert path.knots[:2] == (0.0, 0.5)
+    assert path.knots[1:] == tuple(0.5 + t / 2 for t in walk.knots)
 
 
 def test_length_of_the_walk():

@@ -42,6 +42,7 @@
     const again = make(panel, "button", { type: "button", class: "mc-button mc-again" }, "Guess again");
 
     /* The sketch: straight pieces through three handles. */
+    set(plot, { role: "group" }); // an image could not hold handles
     const sketch = make(plot, "g", { class: "mc-sketch" });
     const frame = make(sketch, "svg", {
       viewBox: "0 0 1000 1000", preserveAspectRatio: "none", width: "100%", height: "100%",
