@@ -227,7 +227,7 @@ def test_half_of_a_layer_and_no_more():
     network = mlp((16, 6, 5, 3))
     w = drawn(network)
     assert dropped(network, w, {"1": [5, 4, 3], "3": [0, 4]})
-    with pytest.raises(ValueError, match="between 1 and 2 .* of layer '3', half of its 5"):
+    with pytest.raises(ValueError, match=r"between 1 and 2 .* of layer '3', half of its 5"):
         dropped(network, w, {"1": [5, 4, 3], "3": [0, 4, 1]})
 
 

@@ -255,7 +255,7 @@ def test_sequences_are_matched_by_weights_and_refused_by_activations():
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     a, b = (fresh_weights(network, seed) for seed in range(2))
     assert symmetry.weight_matching(network, a, b, seed=0)["0"].shape == (5,)
-    with pytest.raises(ValueError, match="layer '0' gives outputs of shape .* flatten the inputs"):
+    with pytest.raises(ValueError, match=r"layer '0' gives outputs of shape .* flatten the inputs"):
         symmetry.activation_matching(network, a, b, torch.randn(8, 5, 4))
 
 
