@@ -289,21 +289,16 @@ def test_an_order_is_copied_when_the_walk_is_made():
 
 
 def test_correlations_are_taken_around_the_mean():
-    """Two neurons of a large mean: by plain products each is likest to whatever is largest.
-
-    a's first neuron rises with x, its second falls; b has them in the other order, and one of
-    them at a larger mean. Around the means each finds itself; by plain products both would want
-    the larger one, and the assignment with the larger sum is the wrong one.
-    """
-    network = nn.Sequential(nn.Linear(1, 2), nn.Identity(), nn.Linear(2, 1))
-    x = torch.linspace(-1, 1, 41)[:, None]
+    """Neurons of one large mean look alike by plain products, whatever they respond to."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.Identity(), nn.Linear(2, 1))
+    x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     out = {"2.weight": torch.ones(1, 2), "2.bias": torch.zeros(1)}
-    a = {"0.weight": torch.tensor([[1.0], [-1.0]]), "0.bias": torch.tensor([1.0, 5.0])} | out
-    b = {"0.weight": torch.tensor([[-1.0], [1.0]]), "0.bias": torch.tensor([1.0, 5.0])} | out
+    a = {"0.weight": torch.eye(2), "0.bias": torch.tensor([3.0, 0.0])} | out
+    b = {"0.weight": torch.eye(2).flip(0), "0.bias": torch.tensor([3.0, 0.0])} | out
     given = [x @ w["0.weight"].T + w["0.bias"] for w in (a, b)]
     plain = [z / z.norm(dim=0) for z in given]
     gains = plain[0].T @ plain[1]
-    assert gains.trace() > gains.flip(1).trace()  # without the centring they stay where they are
+    assert gains.trace() > 1.4 * gains.flip(1).trace()  # they would stay where they are
     assert symmetry.activation_matching(network, a, b, x)["0"].tolist() == [1, 0]
 
 
