@@ -30,7 +30,7 @@ FLOORS = [
     {"weights"},
     {"networks"},
     {"checks"},
-    {"data", "downloads", "files", "tables"},
+    {"data", "downloads", "exercises", "files", "tables"},
 ]
 FLOOR = {name: -k for k, names in enumerate(FLOORS) for name in names}
 APART = {"explorers", "plots"}  # on one floor, but neither knows the other
