@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .checks import check_inputs, check_network, describe
-from .networks import Runner
+from .running import Runner
 from .weights import Weights, check_weights
 
 # (name of a layer, its input, its output) -> None, or what takes the output's place

@@ -21,20 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .anatomy import LINEAR, batch_norms, chain, facts, is_plain, traits, unrolled
 from .checks import check_inputs, check_network, check_split, describe
 from .data import Split
-from .networks import (
-    LINEAR,
-    Runner,
-    batch_norms,
-    chain,
-    facts,
-    for_evaluation,
-    is_plain,
-    shared_parameters,
-)
 from .neurons import tried_layers
 from .paths import AnyPath, FunctionPath, as_path
+from .running import Runner, replica
 from .sheets import Sheet
 from .weights import Weights, check_weights, combined
 
@@ -266,14 +258,15 @@ class _Stages:
 
     def __init__(self, network: nn.Module, weights: Weights, x: Tensor) -> None:
         self.network, example = network, next(iter(weights.values()))
-        ready, known = for_evaluation(network, example), facts(network)
-        key = ("chain", *x.shape[1:])
-        self.chain = _chained(chain(ready), example)
+        known, key = traits(network), ("chain", *x.shape[1:])
+        ready = network if known["harmless"] else replica(network, example)
+        free = known["plain"] and not known["shared"]
+        self.chain = _chained(unrolled(ready) if free else chain(ready), example, free)
         if key not in known:  # remembered: whether it is a chain, and its widest activation
             known[key] = _as_chain(network, self.chain, weights, x)
         works, widest = known[key]
         if not works:
-            self.chain = _chained([("", ready)], example)
+            self.chain = _chained([("", ready)], example, free)
         # A layer that works in place must not reach the caller's images.
         self.in_place = any(stage.in_place for stage in self.chain)
         self.step = max(CHUNK_FLOATS[x.device.type != "cpu"] // widest, 16)
@@ -323,21 +316,18 @@ class _Stages:
         return anchors
 
 
-def _chained(stages: list[tuple[str, nn.Module]], example: Tensor) -> list["_Stage"]:
+def _chained(stages: list[tuple[str, nn.Module]], example: Tensor, free: bool) -> list["_Stage"]:
     """The stages to be called; those that may know of one another are run as one.
 
     What is not torch's own may leave something behind for a later stage. So everything from the
-    first such module to the last stays together.
+    first such module to the last stays together. `free`: there is none, and nothing is shared.
     """
-    strange = [
-        i for i, (_, module) in enumerate(stages) if not all(map(is_plain, module.modules()))
-    ]
-    if not strange:
-        return [_Stage([stage], example) for stage in stages]
-    low, high = strange[0], strange[-1] + 1
     groups = [[stage] for stage in stages]
-    groups[low:high] = [stages[low:high]]
-    return [_Stage(group, example) for group in groups]
+    strange = [] if free else [i for i, (_, m) in enumerate(stages) if not is_plain(m)]
+    if strange:
+        low, high = strange[0], strange[-1] + 1
+        groups[low:high] = [stages[low:high]]
+    return [_Stage(group, example, free) for group in groups]
 
 
 def _as_chain(
@@ -369,7 +359,7 @@ def _as_chain(
 class _Stage:
     """One module of the chain, or several, called with weights from outside."""
 
-    def __init__(self, modules: list[tuple[str, nn.Module]], example: Tensor) -> None:
+    def __init__(self, modules: list[tuple[str, nn.Module]], example: Tensor, free: bool) -> None:
         if len(modules) == 1:
             ((name, self.module),) = modules
             prefixes = {"": name}
@@ -384,10 +374,10 @@ class _Stage:
             for key in (key for key, p in keys.items() if p is not None):
                 self.names[f"{short}.{key}".strip(".")] = f"{name}.{key}".strip(".")
         self.keys = set(self.names.values())
-        every = list(self.module.modules())
-        # What keeps no state is called as it is. With weights of its own names in its places.
-        free = all(map(is_plain, every)) and (len(every) == 1 or not shared_parameters(self.module))
+        # What keeps no state, and knows each parameter by one name, is called as it is.
+        free = free or (is_plain(self.module) and not traits(self.module)["shared"])
         self.runner = None if free else Runner(self.module, example)
+        every = [self.module, *self.module.modules()] if self.module._modules else [self.module]
         self.in_place = free and any(getattr(m, "inplace", False) for m in every)
         self.plain = free and len(every) == 1 and not self.in_place
         self.dense = self.plain and type(self.module) is nn.Linear

@@ -5,17 +5,9 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
+from .anatomy import HOMOGENEOUS, LINEAR, POINTWISE, chain, facts, oddity, traits
 from .checks import check_network
-from .networks import (
-    HOMOGENEOUS,
-    LINEAR,
-    POINTWISE,
-    ResidualBlock,
-    chain,
-    facts,
-    oddity,
-    shared_parameters,
-)
+from .networks import ResidualBlock
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
@@ -116,7 +108,7 @@ class _Reader:
         self.stream: Hidden | None = None
         self.form = "inputs"
         self.normed = self.carried = False  # whether a BatchNorm, or a block, has joined the stream
-        shared = shared_parameters(network)
+        shared = traits(network)["shared"]
         if shared:
             raise ValueError(
                 f"{shared[0]!r} is another name of a parameter that is used twice: to reorder"

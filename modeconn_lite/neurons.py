@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .anatomy import facts
 from .checks import check_indices, check_network, check_whole, describe
 from .layout import BATCH_NORMS, Hidden, Slice, hidden_layers
-from .networks import Runner, facts
+from .running import Runner
 from .weights import Weights, check_weights
 
 __all__ = [

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
+from .anatomy import batch_norms
 from .checks import check_choice, check_list, check_number, check_split, check_whole
 from .data import Split
 from .files import BadFile, Damaged, check_file
-from .networks import Runner, batch_norms
+from .running import Runner
 from .weights import (
     Weights,
     check_device,
@@ -450,9 +451,10 @@ def _try_out(
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"this {type(network).__name__} runs, but cannot be trained in a stack:"
-            f" {str(error).splitlines()[0]}; randomness must be that of nn.Dropout"
+            f"this {type(network).__name__} runs, but cannot be trained in a stack: {reason};"
+            " randomness must be that of nn.Dropout"
         ) from error
     if not out.requires_grad:
         raise ValueError("the network's outputs do not depend on its parameters, or are detached")

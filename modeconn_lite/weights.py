@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs, check_list, check_network, check_number, check_whole
 from .files import BLANK, BadFile, Damaged, check_file, check_seal, seal, write_whole
-from .networks import Runner
+from .running import Runner
 
 Weights = dict[str, Tensor]
 

@@ -1,3 +1,4 @@
+import odd_networks
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,12 +6,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modeconn_lite import forward
+from modeconn_lite.anatomy import facts
 from modeconn_lite.forward import outputs
 from modeconn_lite.methods.dropout import merged, walk
 from modeconn_lite.networks import cnn3, mlp, residual_mlp
 from modeconn_lite.paths import FunctionPath, bezier, concat, grid, polychain, segment
 from modeconn_lite.sheets import triangle
-from modeconn_lite.weights import apply, fresh_weights, to
+from modeconn_lite.weights import apply, fresh_weights, to, weights_of
 
 NETWORKS = {
     "mlp": mlp((16, 9, 7, 3)),
@@ -29,6 +31,95 @@ NETWORKS["hooked"][1].register_forward_hook(lambda module, inputs, out: out.tanh
 NETWORKS["weight norm"] = mlp((16, 5, 3))
 torch.nn.utils.parametrizations.weight_norm(NETWORKS["weight norm"][1])
 X = torch.randn(23, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@odd_networks.warned
+@pytest.mark.parametrize("name", odd_networks.ODD)
+def test_odd_networks_give_what_a_naive_loop_gives(name, monkeypatch):
+    """Whatever they share, hide and remember; and nothing of the caller's changes."""
+    make, shape, _ = odd_networks.ODD[name]
+
+    def make_again():
+        torch.manual_seed(0)
+        return make()
+
+    network = make_again()
+    x = torch.randn(9, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    line, t = segment(a, b), [0.0, 0.3, 1.0]
+    wanted = torch.stack([odd_networks.naive(make_again, line(ti), x) for ti in t])
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    own, ends = list(network.parameters()), [weights_copy(w) for w in (a, b)]
+    monkeypatch.setattr(forward, "CHUNK_FLOATS", (64, 64))  # several chunks
+    for path in (line, FunctionPath(line), polychain([a, line(0.3), b])):
+        times = [0.0, 0.5, 1.0] if path.name == "polychain" else t
+        assert torch.allclose(outputs(network, path, times, x), wanted, atol=1e-9), path
+        for i, ti in enumerate(times):  # by itself
+            assert torch.allclose(outputs(network, path, [ti], x)[0], wanted[i], atol=1e-9)
+    assert all(p is q for p, q in zip(network.parameters(), own, strict=True))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    for w, old in zip((a, b), ends, strict=True):
+        assert all(torch.equal(w[key], old[key]) for key in old)
+
+
+def weights_copy(weights):
+    return {key: value.clone() for key, value in weights.items()}
+
+
+def test_a_misread_network_is_not_believed_to_have_unread_neurons():
+    """Neurons that another layout would call unread: features behind Flatten are (time, neuron)."""
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(9, 2))
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    a["3.weight"][:, 3:6] = b["3.weight"][:, 3:6] = 0
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    path = segment(a, b | {"3.weight": a["3.weight"]})
+    naive = torch.stack([apply(network, path(t), x) for t in (0.0, 0.5, 1.0)])
+    assert torch.allclose(outputs(network, path, [0.0, 0.5, 1.0], x), naive, atol=1e-12)
+
+
+def test_a_network_whose_trial_fails_has_no_unread_neurons(monkeypatch):
+    network = mlp((16, 9, 7, 3))
+    a, b = unread(network, *(to(fresh_weights(network, s), torch.float64) for s in range(2)))
+    facts(network)["tried", 1, 4, 4] = "no"
+    rows = count_rows(network, lambda: outputs(network, segment(a, b), grid(21), X))
+    assert rows[(7, 9)] == 21 * len(X)
+
+
+def test_stages_that_do_not_add_up_are_no_chain():
+    network = odd_networks.borrowing()
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    outputs(network, segment(a, b), [0.0, 0.5], X)
+    (known,) = [value for key, value in facts(network).items() if key[0] == "chain"]
+    assert not known[0]
+    network = mlp((16, 5, 3))
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    outputs(network, segment(a, b), [0.0, 0.5], X)
+    assert facts(network)["chain", 1, 4, 4] == (True, 16)
+
+
+def test_chunks_are_as_wide_as_the_widest_layer(monkeypatch):
+    network = mlp((16, 40, 3))
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    monkeypatch.setattr(forward, "CHUNK_FLOATS", (40 * 20, 1))
+    parts = [p[1] for p in forward.sweep(network, segment(a, b), grid(3), X, None)]
+    assert parts == [slice(0, 20), slice(20, 23)]
+    monkeypatch.setattr(forward, "CHUNK_FLOATS", (40, 1))  # but no fewer than 16 at a time
+    parts = [p[1] for p in forward.sweep(network, segment(a, b), grid(3), X, None)]
+    assert parts == [slice(0, 16), slice(16, 23)]
+
+
+def test_a_function_s_points_come_one_by_one_and_are_noted_once():
+    network, called, noted = mlp((16, 5, 3)), [], []
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    path = FunctionPath(lambda t: called.append(t) or segment(a, b)(t))
+    parts = list(forward.sweep(network, path, grid(3), X, None, noted.append))
+    assert [int(at) for at, _, _ in parts] == [0, 1, 2]
+    assert called == [0.0, 0.5, 1.0]
+    assert len(noted) == 3
+    noted.clear()
+    list(forward.sweep(network, segment(a, b), grid(4), X, None, noted.append))
+    assert len(noted) == 4
+    assert torch.equal(noted[0]["1.weight"], a["1.weight"])
 
 
 def some_paths(network):
@@ -250,3 +341,60 @@ def test_training_mode_and_gradients_of_the_caller_are_left_alone():
     assert torch.equal(one, two)  # no dropout in evaluation
     assert network.training
     assert torch.is_grad_enabled()
+
+
+LINE = segment(*(weights_of(mlp((16, 5, 3))) for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": None}, "network must be an nn.Module"),
+        ({"network": mlp}, "network must be an nn.Module"),
+        ({"network": nn.Linear}, "the class Linear"),
+        ({"network": LINE.anchors[0]}, "network must be an nn.Module"),
+        ({"network": mlp((16, 6, 3))}, "has shape"),
+        ({"network": mlp((16, 5, 5, 3))}, "do not fit Sequential"),
+        ({"path": None}, "path|function"),
+        ({"path": LINE.anchors[0]}, "path|function"),
+        ({"path": "linear"}, "path|function"),
+        ({"t": 0.5}, "t must be a list of times"),
+        ({"t": None}, "t must be a list of times, not None"),
+        ({"t": "0.5"}, "t must be a list of times, not '0.5'"),
+        ({"t": [[0.5]]}, r"t must be a list of times, not of shape \(1, 1\)"),
+        ({"t": [None]}, "t must be a list of times"),
+        ({"t": []}, "no point to look at"),
+        ({"t": [float("nan")]}, "no point at t = nan"),
+        ({"x": None}, "x must be a floating-point tensor, not None"),
+        ({"x": X[:0]}, "give at least one input"),
+        ({"x": X.long()}, "x must be a floating-point tensor"),
+        ({"x": X * torch.inf}, "x holds NaN or infinity"),
+        ({"x": X.flatten(1)[:, :9]}, r"layer '1' \(Linear\) takes .*\(images, 16\), not \(2, 9\)"),
+        ({"x": X[0, 0, 0, 0]}, "give at least one input"),
+        ({"x": X[:, 0, 0, 0]}, "layer '0' .*fails on inputs of shape"),
+        ({"statistics": X}, "statistics must be a Split"),
+    ],
+)
+def test_bad_calls_of_outputs(change, message):
+    arguments = {"network": mlp((16, 5, 3)), "path": LINE, "t": [0.5], "x": X, "statistics": None}
+    with pytest.raises(ValueError, match=message):
+        outputs(**(arguments | change))
+
+
+def test_points_of_a_sheet_are_pairs():
+    network = mlp((16, 5, 3))
+    sheet = triangle(*(fresh_weights(network, s) for s in range(3)))
+    for t in ([0.5], [[0.5]], [[0.1, 0.2, 0.3]], 0.5):
+        with pytest.raises(ValueError, match=r"t must be a list of pairs \(u, v\)"):
+            outputs(network, sheet, t, X)
+
+
+def test_a_network_that_gives_no_row_for_each_image_is_refused():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Flatten(0))
+    line = segment(*(fresh_weights(network, s) for s in range(2)))
+    with pytest.raises(ValueError, match="each of the 2 inputs needs a row"):
+        outputs(network, line, [0.5], torch.zeros(9, 4))
+    network = nn.Linear(4, 3)  # a lone image, without an axis for images
+    line = segment(*(fresh_weights(network, s) for s in range(2)))
+    with pytest.raises(ValueError, match=r"takes inputs of shape \(images, 4\), not \(2,\)"):
+        outputs(network, line, [0.5], torch.zeros(4))

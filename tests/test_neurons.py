@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeconn_lite import neurons
 from modeconn_lite.layout import hidden_layers
-from modeconn_lite.networks import Runner, cnn3, mlp, residual_mlp
+from modeconn_lite.networks import cnn3, mlp, residual_mlp
+from modeconn_lite.running import Runner
 from modeconn_lite.weights import fresh_weights, to, weights_of
 
 

@@ -28,7 +28,8 @@ FLOORS = [
     {"forward"},
     {"paths", "sheets", "layout", "neurons", "training", "activations"},
     {"weights"},
-    {"networks"},
+    {"running"},
+    {"anatomy", "networks"},
     {"checks"},
     {"data", "downloads", "exercises", "files", "tables"},
 ]

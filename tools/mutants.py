@@ -37,6 +37,7 @@ PACKAGE = "modeconn_lite"
 ALSO = {
     "__init__": ["test_package.py"],
     "activations": ["methods/test_symmetry.py", "methods/test_repair.py"],
+    "anatomy": ["test_layout.py", "test_forward.py"],
     "checks": ["test_paths.py"],
     "explorers/__init__": ["explorers/test_paths_and_sheets.py"],
     "explorers/base": ["explorers/test_paths_and_sheets.py"],
@@ -52,10 +53,10 @@ ALSO = {
     "layout": ["test_neurons.py"],
     "look": ["test_evaluation.py"],
     "methods/__init__": ["methods/test_base.py", "test_scoreboard.py"],
-    "networks": ["test_layout.py", "test_forward.py"],
     "neurons": ["methods/test_symmetry.py"],
     "paths": ["test_look.py", "test_evaluation.py"],
     "records/__init__": ["test_main.py"],
+    "running": ["test_forward.py"],
     "sheets": ["test_landscapes.py", "test_evaluation.py"],
     "weights": ["test_paths.py", "test_training.py"],
 }

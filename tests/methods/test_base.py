@@ -59,3 +59,6 @@ def test_an_unknown_method_is_refused():
         ValueError, match=r"no method called 'teleport'; choose one of \('linear', "
     ):
         method("teleport")
+    for key in (None, 1, ["linear"], {}, ""):
+        with pytest.raises(ValueError, match="no method called"):
+            method(key)

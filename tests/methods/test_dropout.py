@@ -17,7 +17,7 @@ from modeconn_lite.methods.dropout import (
     path_to_dropped,
     walk,
 )
-from modeconn_lite.methods.stability import dropped, layers_of
+from modeconn_lite.methods.stability import dropped, layers_of, stability
 from modeconn_lite.networks import cnn3, mlp
 from modeconn_lite.neurons import mute
 from modeconn_lite.paths import Path, polychain
@@ -304,3 +304,126 @@ def test_bad_input():
         path_to_dropped(network, a, {"1": [0], "9": [0]})
     with pytest.raises(ValueError, match=r"b\['1\.weight'\]"):
         walk(network, a, b | {"1.weight": b["1.weight"][:, :3]}, kept, kept)
+
+
+class TestBadCalls:
+    network = mlp((16, 6, 5, 3))
+    a, b = pair(network)
+    kept = draw(network, 0)
+
+    def calls(self, network=None, a=None, b=None, kept=None):
+        network = self.network if network is None else network
+        a, b = self.a if a is None else a, self.b if b is None else b
+        kept = self.kept if kept is None else kept
+        yield lambda: path_to_dropped(network, a, kept)
+        yield lambda: walk(network, a, b, kept, kept)
+        yield lambda: direct_walk(network, a, b, kept, kept)
+        yield lambda: dropout.certificate(network, a, b, kept, kept, SPLIT)
+
+    @pytest.mark.parametrize("wrong", ["mlp", nn.Linear, torch.zeros(2), 3])
+    def test_no_network_and_no_weights(self, wrong):
+        for call in self.calls(network=wrong):
+            with pytest.raises(ValueError, match=r"network must be an nn\.Module"):
+                call()
+        for call in (*self.calls(a=wrong), *list(self.calls(b=wrong))[1:]):
+            with pytest.raises(ValueError, match="must be a non-empty dict of tensors"):
+                call()
+        nan = {key: w * torch.nan for key, w in self.a.items()}
+        for call in (*self.calls(a=nan), *list(self.calls(b=nan))[1:]):
+            with pytest.raises(ValueError, match="not finite"):
+                call()
+
+    @pytest.mark.parametrize(
+        "units",
+        [
+            [True, False, True, False, False, False],
+            torch.tensor([True, False, True, False, False, False]),
+            [0.0, 1.0],
+            [0, -1],
+            [0, 6],
+            [0, 0],
+            [0, 1, 2, 3],
+            [],
+            "01",
+            2,
+        ],
+    )
+    def test_kept(self, units):
+        for call in self.calls(kept={"1": units, "3": [0, 1]}):
+            with pytest.raises(ValueError, match=r"kept\['1'\]|of layer '1'"):
+                call()
+        for wrong in ([0, 1], "1", {"1": [0]}):
+            for call in self.calls(kept=wrong):
+                with pytest.raises(ValueError, match="kept must"):
+                    call()
+
+    def test_points(self):
+        for points in (0, 1, 2.5, True, None):
+            with pytest.raises(ValueError, match="points must be a whole number of at least 2"):
+                dropout.certificate(
+                    self.network, self.a, self.b, self.kept, self.kept, SPLIT, points=points
+                )
+
+    def test_split(self):
+        for wrong in (None, X, "digits"):
+            with pytest.raises(ValueError, match="split must be"):
+                dropout.certificate(self.network, self.a, self.b, self.kept, self.kept, wrong)
+            with pytest.raises(ValueError, match="split must be"):
+                dropout.connect(self.network, self.a, self.b, wrong)
+
+    def test_merging_what_has_no_labels(self):
+        for wrong in (polychain([self.a, self.b]), None, "walk", self.a):
+            with pytest.raises(ValueError, match="a path with labels is needed"):
+                merged(wrong)
+
+    def test_between_networks_that_are_not_dropped(self):
+        start = dropped(self.network, self.a, self.kept)
+        assert between_dropped(self.network, start, self.kept, self.b, self.kept)
+        with pytest.raises(ValueError, match=r"in '\d\.weight' it reads neurons of layer"):
+            between_dropped(self.network, self.a, self.kept, self.b, self.kept)
+        with pytest.raises(ValueError, match="start must be a non-empty dict"):
+            between_dropped(self.network, None, self.kept, self.b, self.kept)
+
+    def test_hooks(self):
+        network = mlp((16, 6, 5, 3))
+        network[2].register_forward_hook(lambda module, given, out: out.roll(1, 1))
+        for call in self.calls(network):
+            with pytest.raises(ValueError, match=r"layer '2' .*has forward hooks"):
+                call()
+
+
+def test_the_certificate_takes_the_worst_of_both_networks_and_of_all_suffixes():
+    network = mlp((16, 6, 5, 3))
+    a, b = pair(network)
+    kept_a, kept_b = draw(network, 1), draw(network, 2)
+    found = dropout.certificate(network, a, b, kept_a, kept_b, SPLIT)
+    costs = [*stability(network, a, kept_a, SPLIT), *stability(network, b, kept_b, SPLIT)]
+    assert found.epsilon == pytest.approx(max(0.0, *costs))
+    assert found.ends == pytest.approx([evaluate(network, w, SPLIT).loss for w in (a, b)])
+    assert found.bound == max(found.ends) + found.epsilon
+    path = merged(walk(network, a, b, kept_a, kept_b))
+    seen = profile(network, path, SPLIT, 4 * len(path.labels) + 1)
+    assert found.highest == pytest.approx(seen.worst_loss)
+    for off, holds in ((0.0, True), (1e-7, True), (0.1, False)):
+        there = dropout.Certificate((0.1, 1.0), 0.5, 1.5 + off)
+        assert there.holds == holds
+
+
+def test_idle_units_for_neurons_that_are_in_each_other_s_way():
+    found = dropout.elsewhere(torch.tensor([0, 2, 5]), torch.tensor([2, 1, 0]), 7)
+    assert found.tolist() == [3, 1, 4]  # 1 is free; 3 and 4 are nobody's goal
+
+
+def test_merging_keeps_every_corner_where_something_else_begins():
+    network = mlp((16, 6, 5, 3))
+    a, b = pair(network)
+    whole = walk(network, a, b, draw(network, 1), draw(network, 2))
+    short = merged(whole)
+    assert short.name == whole.name
+    letters = "".join(whole.labels)
+    while "bb" in letters:
+        letters = letters.replace("bb", "b")
+    assert "".join(short.labels) == letters
+    corners = whole.corners()
+    for corner in short.corners():
+        assert any(all(torch.equal(corner[k], c[k]) for k in c) for c in corners)

@@ -120,3 +120,114 @@ def test_what_cannot_be_done_is_refused():
     with pytest.raises(ValueError, match="at most 2000"):
         big = mlp((64, 40, 10))
         saddles.curvature(big, fresh_weights(big, 0), torch.randn(5, 64), y[:5])
+
+
+class TestBadCalls:
+    network = mlp((9, 5, 3))
+    w = fresh_weights(network, 0)
+    x, y = torch.randn(20, 9), torch.arange(20) % 3
+
+    def valley(self, **change):
+        given = {"network": self.network, "weights": self.w, "layer": "1", "i": 0, "j": 1}
+        given |= {"x": self.x, "y": self.y, "steps": 2, "iterations": 2, "polish": 1}
+        return saddles.permutation_valley(**(given | change))
+
+    def curvature(self, **change):
+        given = {"network": self.network, "weights": self.w, "x": self.x, "y": self.y}
+        return saddles.curvature(**(given | change))
+
+    @pytest.mark.parametrize("name", ["steps", "iterations", "polish"])
+    def test_counts(self, name):
+        for wrong in (0, -1, 1.5, True, None, "2"):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
+                self.valley(**{name: wrong})
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"network": None}, r"network must be an nn\.Module"),
+            ({"network": nn.Linear}, r"network must be an nn\.Module"),
+            ({"weights": None}, "weights must be a non-empty dict"),
+            ({"weights": {k: v * torch.nan for k, v in w.items()}}, "not finite"),
+            ({"weights": fresh_weights(mlp((9, 6, 3)), 0)}, "has shape"),
+            ({"x": None}, "x must be a floating-point tensor"),
+            ({"x": x[:0]}, "give at least one input"),
+            ({"x": x * torch.nan}, "x holds NaN"),
+            ({"x": x[:, :8]}, r"\(images, 9\), not \(20, 8\)|first layer"),
+            ({"x": x.double()}, "float64"),
+            ({"y": None}, "y must be a tensor with a target for each of 20 inputs"),
+            ({"y": y[:5]}, "y must be a tensor with a target for each of 20 inputs"),
+            ({"y": y.float()}, r"loss fails on outputs of shape \(20, 3\)"),
+            ({"y": y + 7}, r"loss fails on outputs of shape \(20, 3\)"),
+            ({"loss": None}, "loss must be a function"),
+            ({"loss": "mse"}, "loss must be a function"),
+            ({"loss": lambda out, y: 1.0}, "loss must give one finite number, .* not 1.0"),
+            ({"loss": lambda out, y: out.sum(1)}, "loss must give one finite number"),
+            ({"loss": lambda out, y: out.sum() * torch.nan}, "loss must give one finite number"),
+            ({"loss": lambda out: out.sum()}, "loss fails on outputs"),
+        ],
+    )
+    def test_the_rest(self, change, message):
+        for call in (self.valley, self.curvature):
+            with pytest.raises(ValueError, match=message):
+                call(**change)
+
+    def test_neurons(self):
+        for change in ({"i": 5}, {"j": -1}, {"i": 0.0}, {"i": True}, {"j": None}):
+            with pytest.raises(ValueError, match="a neuron of layer '1', must be a whole number"):
+                self.valley(**change)
+        with pytest.raises(ValueError, match="two neurons, not 3 twice"):
+            self.valley(i=3, j=3)
+        with pytest.raises(ValueError, match="no hidden layer 'x'"):
+            self.valley(layer="x")
+
+
+def test_the_gap_shrinks_in_equal_steps():
+    """Incoming vectors, biases included; at the collision there is none, and polishing keeps it."""
+    network, w, x, y = teacher(1)
+    steps, polish = 4, 3
+    path = saddles.permutation_valley(
+        network, w, "0", 0, 2, x, y, loss=F.mse_loss, steps=steps, iterations=3, polish=polish
+    )
+    assert len(path.anchors) == 2 * (steps + polish)
+
+    def gap(w):
+        return float(
+            torch.cat(
+                [w["0.weight"][0] - w["0.weight"][2], (w["0.bias"][0] - w["0.bias"][2])[None]]
+            ).norm()
+        )
+
+    start = gap(w)
+    gaps = [gap(anchor) for anchor in path.anchors]
+    there = [start * (1 - k / steps) for k in range(steps)] + [0.0] * polish
+    assert gaps == pytest.approx([*there, *reversed(there)], abs=1e-12)
+    # Everything else is free to move, and does.
+    assert not torch.equal(path.anchors[1]["0.weight"][1], w["0.weight"][1])
+
+
+def test_each_step_is_a_descent():
+    network, w, x, y = teacher(2)
+    options = {"loss": F.mse_loss, "steps": 3, "polish": 1}
+    few = saddles.permutation_valley(network, w, "0", 0, 1, x, y, iterations=1, **options)
+    many = saddles.permutation_valley(network, w, "0", 0, 1, x, y, iterations=30, **options)
+    assert losses(network, many, x, y, 31).max() < losses(network, few, x, y, 31).max()
+
+
+def test_a_hessian_has_its_largest_size():
+    network = nn.Linear(1, 1000)
+    w = fresh_weights(network, 0)  # 2000 parameters: the last that is allowed
+    assert len(saddles.to_vector(w)) == saddles.LARGEST_HESSIAN
+    network = nn.Linear(1, 1001)
+    with pytest.raises(ValueError, match="2002 parameters is too large; use at most 2000"):
+        saddles.curvature(network, fresh_weights(network, 0), torch.ones(3, 1), torch.arange(3))
+
+
+def test_curvature_of_two_parabolas():
+    """Eigenvalues in rising order, and the length of the gradient, by hand."""
+    network = nn.Linear(2, 1, bias=False).double()
+    w = {"weight": torch.tensor([[3.0, 4.0]]).double()}
+    x = torch.tensor([[1.0, 0.0], [0.0, 3.0]]).double()
+    gradient, values = saddles.curvature(network, w, x, torch.zeros(2, 1).double(), loss=F.mse_loss)
+    assert values.tolist() == pytest.approx([1.0, 9.0])
+    assert gradient == pytest.approx((3.0**2 + 36.0**2) ** 0.5)
