@@ -144,6 +144,137 @@ def check_inputs(value: Any, name: str = "x") -> Tensor:
     return value
 
 
+def check_device(value: Any, name: str = "device") -> torch.device:
+    """A device that this machine has and that torch can use."""
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{name} cannot be {value!r}: {reason}; 'cpu' always can") from error
+    if device.type == "meta":
+        raise ValueError(f"{name} cannot be 'meta': tensors there have no values; 'cpu' can")
+    return device
+
+
+def check_weights(
+    weights: dict[str, Tensor],
+    *,
+    like: dict[str, Tensor] | nn.Module | None = None,
+    name: str = "weights",
+) -> dict[str, Tensor]:
+    """Return `weights` if they are sound and fit `like`, else say what is wrong.
+
+    Parameters
+    ----------
+    weights : Weights
+    like : Weights or nn.Module, optional
+        What they must fit in names and shapes; other weights in precision and device too.
+    name : str
+        What messages call the weights.
+
+    Raises
+    ------
+    ValueError
+        For what is no dictionary or an empty one; an integer tensor (a buffer such as BatchNorm's
+        `num_batches_tracked`), a complex, sparse, quantised or meta tensor; a value that is not
+        finite; a layer that is missing or too many; or a shape that differs. The message names
+        the layer and both shapes.
+    """
+    check_kinds(weights, name)
+    check_finite(weights, name)
+    if isinstance(like, nn.Module):
+        check_form(weights, dict(like.named_parameters()), name, type(like).__name__)
+    elif like is not None:
+        check_kinds(like, "the other weights")
+        check_form(weights, like, name, "the other weights")
+        for key, value in like.items():
+            ours, theirs = weights[key], value
+            if ours.dtype != theirs.dtype or ours.device != theirs.device:
+                raise ValueError(
+                    f"{name}[{key!r}] is {ours.dtype} on {ours.device}, the other weights are"
+                    f" {theirs.dtype} on {theirs.device}; use weights.to() on one of them"
+                )
+    return weights
+
+
+def check_kinds(weights: Any, name: str) -> None:
+    """A dictionary of plain tensors of real numbers. This looks at no number: it costs nothing."""
+    if not isinstance(weights, dict) or not weights:
+        kind = "an empty one" if weights == {} else f"a {type(weights).__name__}"
+        raise ValueError(
+            f"{name} must be a non-empty dict of tensors, not {kind}; see weights_of(network)"
+        )
+    for key, value in weights.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{name} has the key {key!r}; keys are names of parameters")
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}[{key!r}] is {type(value).__name__}, not a tensor")
+        plain = value.layout is torch.strided and not value.is_meta
+        if plain and value.is_floating_point() and value.element_size() > 1:
+            continue
+        where = f"{name}[{key!r}] is"
+        if value.is_meta:
+            raise ValueError(f"{where} on the meta device: it has a shape and no values; load some")
+        if value.layout is not torch.strided:
+            raise ValueError(f"{where} sparse ({value.layout}); use .to_dense()")
+        if value.is_quantized:
+            raise ValueError(f"{where} quantised ({value.dtype}); use .dequantize()")
+        if value.is_complex():
+            raise ValueError(f"{where} complex ({value.dtype}); this package works with real ones")
+        if value.is_floating_point():
+            raise ValueError(f"{where} {value.dtype}, which torch cannot compute with; use .half()")
+        raise ValueError(
+            f"{where} {value.dtype}, not a floating-point tensor. Buffers are no weights:"
+            " use weights_of(network) instead of network.state_dict()"
+        )
+
+
+def check_finite(weights: dict[str, Tensor], name: str) -> None:
+    """No value but finite ones."""
+    if all_finite(weights):
+        return
+    for key, value in weights.items():
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise ValueError(
+                f"{name}[{key!r}] holds {bad} values that are not finite;"
+                " retrain with a smaller learning rate or drop these weights"
+            )
+
+
+@torch.no_grad()
+def all_finite(weights: dict[str, Tensor]) -> bool:
+    """Whether no value is NaN or infinite. Sums are looked at first: that is fastest."""
+    try:
+        if math.isfinite(sum(value.sum().item() for value in weights.values())):
+            return True
+        return all(bool(torch.isfinite(value).all()) for value in weights.values())
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return True  # under `torch.func.vmap` values are not to be had
+
+
+def check_form(
+    weights: dict[str, Tensor], wanted: Mapping[str, Tensor], name: str, whose: str
+) -> None:
+    """Same names, same shapes."""
+    if weights.keys() != wanted.keys():
+        missing = [key for key in wanted if key not in weights]
+        extra = [key for key in weights if key not in wanted]
+        raise ValueError(
+            f"{name} do not fit {whose}: missing {missing or 'nothing'}, unknown {extra or 'none'}."
+            " Both must come from the same architecture"
+        )
+    for key, value in wanted.items():
+        if value.shape != weights[key].shape:
+            raise ValueError(
+                f"{name}[{key!r}] has shape {tuple(weights[key].shape)} where {whose} has"
+                f" {tuple(value.shape)}. Both must come from the same architecture"
+            )
+
+
 def check_indices(
     values: Tensor | Sequence[int], size: int, name: str, *, every: bool = False
 ) -> Tensor:

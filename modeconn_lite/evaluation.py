@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .checks import check_choice, check_split, check_splits, check_whole
 from .data import Split
 from .look import Seen, look
-from .paths import AnyPath, FunctionPath, Path, as_path, grid
+from .paths import AnyPath, FunctionPath, Path, as_path
 from .sheets import Sheet, check_sheet
+from .times import grid
 from .weights import Weights
 
 Baseline = Literal["linear", "mean", "max"]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from .checks import check_inputs_like, check_network, check_split, check_splits, describe
 from .data import Split
 from .forward import sweep
-from .paths import AnyPath, FunctionPath, Path, from_steps
+from .paths import AnyPath, FunctionPath, Path
 from .sheets import Sheet
+from .times import from_steps
 from .weights import Weights, check_weights, distance
 
 

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from math import comb, inf
-from numbers import Integral
 from typing import Any, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_list, check_number, check_whole, check_word, describe
+from .checks import check_list, check_whole, describe
+from .times import check_pieces, from_steps, grid, one_time, sorted_times, times_of
 from .weights import Weights, check_weights, combined, distance, inner
 
 Coefficients = Callable[[Tensor], Tensor]
@@ -68,18 +67,19 @@ class Path:
     labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_pieces(self)
+        check_pieces(self)
         check_mix(self.anchors, self.coefficients, self.name)
 
     def mixture(self, t: Sequence[float] | Tensor) -> Tensor:
         """Coefficients of the anchors at each t: shape (T, K), float64, on the CPU."""
         # Rounded, so that at a knot the other anchors count for nothing rather than for 1e-17.
-        rows = rows_at(self.coefficients, _times(t, self).reshape(-1), len(self.anchors), self.name)
+        times = times_of(t, self).reshape(-1)
+        rows = rows_at(self.coefficients, times, len(self.anchors), self.name)
         return rows.round(decimals=13)
 
     def __call__(self, t: float) -> Weights:
         """Weights at t. At a knot whose mix is a single anchor, that anchor to the bit."""
-        return combined(self.mixture(_one_time(t, self))[0], self.anchors)
+        return combined(self.mixture(one_time(t, self))[0], self.anchors)
 
     def corners(self) -> list[Weights]:
         """The weights at the knots."""
@@ -96,7 +96,7 @@ class Path:
         Chord lengths come from inner products of anchors, of those that a step changes together:
         at most K² of them, some 2 K for a polychain, whatever T.
         """
-        times = _sorted_times(t, self)
+        times = sorted_times(t, self)
         if len(times) == 1:
             return from_steps([])
         steps = self.mixture(times).diff(dim=0)  # (T − 1, K)
@@ -143,12 +143,12 @@ class FunctionPath:
     labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_pieces(self)
+        check_pieces(self)
         _check_function(self.function)
 
     def __call__(self, t: float) -> Weights:
         """Weights at t, whatever the function gives."""
-        time = float(_one_time(t, self))
+        time = float(one_time(t, self))
         weights = self.function(time)
         if not isinstance(weights, dict) or not weights:
             raise ValueError(
@@ -168,7 +168,7 @@ class FunctionPath:
 
     def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
         """Length travelled from the first of the sorted times to each of them: shape (T,)."""
-        before, *others = _sorted_times(t, self).tolist()
+        before, *others = sorted_times(t, self).tolist()
         steps, here = [], self(before)
         for time in others:
             last, here = here, self(time)
@@ -405,85 +405,6 @@ def _joined_mixes(
     return tuple(anchors), coefficients
 
 
-def grid(points: int | Sequence[float] | Tensor, knots: Sequence[float] = (0.0, 1.0)) -> Tensor:
-    """Times at which to look at a path: sorted, float64, the knots among them and exact.
-
-    Parameters
-    ----------
-    points : int or times
-        How many evenly spaced times from 0 to 1, or the times themselves. One that misses a knot
-        by rounding gives way to it.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, fewer than two points, or a time is not finite.
-    """
-    if isinstance(points, Integral):
-        count = check_whole(points, "points", low=2)
-        points = torch.linspace(0, 1, count, dtype=torch.float64)
-    t = _as_times(points, "points")
-    if not t.dim():
-        raise ValueError(
-            f"points must be a whole number or a list of times, not {describe(points)}"
-        )
-    if not torch.isfinite(t).all():
-        raise ValueError(f"points must be finite times, not {t.tolist()}")
-    bends = torch.tensor(list(knots), dtype=torch.float64)
-    beside = (t[:, None] - bends).abs().min(1).values > 1e-12
-    return torch.cat([t[beside], bends]).unique()
-
-
-def from_steps(steps: Sequence[float] | Tensor) -> Tensor:
-    """Length travelled to each of T points, from the T − 1 lengths between them: shape (T,)."""
-    lengths = torch.as_tensor(steps, dtype=torch.float64)
-    return F.pad(lengths, (1, 0)).cumsum(0)
-
-
-def _as_times(t: Any, name: str = "t") -> Tensor:
-    """One time or a list of them, float64, on the CPU."""
-    try:
-        kind = torch.as_tensor(t).dtype  # of the kind alone: here a list's floats are rounded
-        fits = kind != torch.bool and not kind.is_complex
-        times = torch.as_tensor(t if fits else 0, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name} must be a number or a list of them, not {describe(t)}") from error
-    if not fits:
-        raise ValueError(f"{name} must be a number or a list of them, not {kind}")
-    if times.dim() > 1:
-        raise ValueError(f"{name} must be a list of times, not of shape {tuple(times.shape)}")
-    return times
-
-
-def _times(t: Any, path: AnyPath) -> Tensor:
-    """Check that every t lies in the path's domain; rounding may miss an end by 1e-9."""
-    times = _as_times(t)
-    low, high = path.domain
-    wrong = ~(torch.isfinite(times) & (times >= low - 1e-9) & (times <= high + 1e-9))
-    if wrong.any():
-        raise ValueError(
-            f"path {path.name!r} has no point at t = {times[wrong][0].item():g};"
-            f" it is defined for {low:g} ≤ t ≤ {high:g}"
-        )
-    return times.clamp(low, high)
-
-
-def _one_time(t: Any, path: AnyPath) -> Tensor:
-    """One t, shape (1,)."""
-    times = _times(t, path)
-    if times.numel() != 1:
-        raise ValueError(f"path {path.name!r} gives the weights at one t, not at {len(times)}")
-    return times.reshape(1)
-
-
-def _sorted_times(t: Any, path: AnyPath) -> Tensor:
-    """One t or more, rising."""
-    times = _times(t, path).reshape(-1)
-    if not len(times) or (times.diff() < 0).any():
-        raise ValueError(f"lengths need sorted times, at least one, not {describe(t)}")
-    return times
-
-
 def check_mix(anchors: Sequence[Weights], coefficients: Coefficients, name: str) -> None:
     """Refuse to mix no anchors at all, or such as do not fit each other."""
     anchors = check_list(anchors, f"the anchors of {name!r}", "Weights")
@@ -534,28 +455,3 @@ def _check_function(function: Any) -> None:
         ) from error
     except ValueError:  # something of C that does not say what it takes
         pass
-
-
-def _check_pieces(path: AnyPath) -> None:
-    """Knots that run from 0 to 1 within the domain, and a label for each piece or none."""
-    name = check_word(path.name, "the name of a path")
-    given = path.knots.tolist() if isinstance(path.knots, Tensor) else path.knots
-    knots = check_list(given, f"the knots of {name!r}", "times", least=0)
-    knots = tuple(check_number(knot, f"each knot of {name!r}") for knot in knots)
-    if len(knots) < 2 or knots[0] != 0 or knots[-1] != 1 or any(a >= b for a, b in pairwise(knots)):
-        raise ValueError(f"the knots of {name!r} must rise from 0 to 1, not {knots}")
-    labels = check_list(path.labels, f"the labels of {name!r}", "words", least=0)
-    if labels and len(labels) != len(knots) - 1:
-        raise ValueError(f"{name!r} has {len(knots) - 1} pieces and {len(labels)} labels")
-    for label in labels:
-        check_word(label, f"each label of {name!r}")
-    low, high = check_list(path.domain, f"the domain of {name!r}", "times", least=2, most=2)
-    for end in low, high:
-        if end not in (-inf, inf):
-            check_number(end, f"each end of the domain of {name!r}")
-    if not (low <= 0 and high >= 1):
-        raise ValueError(f"the domain of {name!r} must hold all t from 0 to 1, not {low} to {high}")
-    # Tuples: nobody can change them afterwards.
-    object.__setattr__(path, "knots", knots)
-    object.__setattr__(path, "labels", labels)
-    object.__setattr__(path, "domain", (low, high))

@@ -5,12 +5,7 @@ networks cost little more than one. They never touch each other: the result equa
 one by one.
 """
 
-import hashlib
-import json
 import math
-import re
-import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +19,10 @@ from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
 from .anatomy import batch_norms
+from .checkpoints import Checkpoint, Identity, architecture, digest
 from .checks import check_choice, check_list, check_number, check_split, check_whole
 from .data import Split
-from .files import BadFile, Damaged, check_file
+from .files import check_file
 from .running import Runner
 from .weights import (
     Weights,
@@ -34,8 +30,6 @@ from .weights import (
     check_weights,
     copy_of,
     fresh_weights,
-    read,
-    save,
     stack,
     to_vector,
     unstack,
@@ -167,11 +161,12 @@ def train(
     network = network.to(like)  # its buffers, if it has any
     x, y = split.x.to(like), split.y.to(device)
     seen = _try_out(network, state.weights, x[:FEW], augment, len(split.classes))
-    file = check_file(checkpoint, "checkpoint") if checkpoint is not None else None
-    about = _About({}, {})
-    if file is not None:
-        about = _About(_words(network, settings, seeds, first, split, augment), seen)
-        state.resume(file, about)
+    kept = None
+    if checkpoint is not None:
+        words = _words(network, settings, seeds, first, split, augment)
+        kept = Checkpoint(check_file(checkpoint, "checkpoint"), Identity(words, seen))
+        if found := kept.resume(device):
+            state.take_over(*found)
 
     step = _make_step(_make_run(network), settings)
     work = batch * sum(w.numel() for w in state.weights.values())
@@ -179,8 +174,8 @@ def train(
     with _one_thread_if(work < SMALL_STEP), bar:
         while state.epoch < epochs:
             state.close_epoch(_run_epoch(state, step, x, y, seeds, settings, augment), seeds)
-            if file is not None:
-                state.write(file, about)
+            if kept:
+                kept.write(state.parts(), state.loss)
             bar.update()
     copies = {epoch: unstack(w) for epoch, w in sorted(state.snapshots.items())}
     return Training(seeds, unstack(state.weights), state.loss, copies)
@@ -302,73 +297,15 @@ class _State:
         self.loss = torch.cat([self.loss, loss.cpu()[None]])
         self.take_snapshot()
 
-    def write(self, file: FilePath, about: "_About") -> None:
-        """Write everything to a checkpoint, with what tells this training from others."""
-        parts = {"weights": self.weights, "velocity": self.velocity, "behaviour": about.behaviour}
-        parts |= {f"snapshot {epoch}": w for epoch, w in self.snapshots.items()}
-        flat = {f"{part}/{key}": w for part, ws in parts.items() for key, w in ws.items()}
-        save(flat | {"loss": self.loss}, file, {"training": json.dumps(about.words)})
+    def parts(self) -> dict[str, Weights]:
+        """All but the losses, by name, for a checkpoint."""
+        snapshots = {f"snapshot {epoch}": w for epoch, w in self.snapshots.items()}
+        return {"weights": self.weights, "velocity": self.velocity} | snapshots
 
-    def resume(self, file: FilePath, about: "_About") -> None:
-        """Take over what `write` wrote, if it is of the same training; if it is damaged, warn."""
-        try:
-            flat, metadata = read(file)
-        except FileNotFoundError:
-            return
-        except Damaged as error:
-            warnings.warn(f"{error.file} {error.why}; training starts again", stacklevel=3)
-            return
-        remedy = "delete it or choose another file"
-        if "training" not in metadata or "loss" not in flat:
-            raise BadFile(file, "is no checkpoint of a training", remedy)
-        loss = flat.pop("loss")
-        device = next(iter(self.weights.values())).device
-        parts: dict[str, Weights] = {}
-        for name, value in flat.items():
-            part, key = name.split("/", 1)
-            parts.setdefault(part, {})[key] = value.to(device)
-        theirs = _About(json.loads(metadata["training"]), parts.pop("behaviour"))
-        if differences := about.differences(theirs):
-            others = f"belongs to another training: there, {', '.join(differences)}"
-            raise BadFile(file, others, remedy)
+    def take_over(self, parts: dict[str, Weights], loss: Tensor) -> None:
+        """Go on from what `parts` gave, and these losses."""
         self.loss, self.weights, self.velocity = loss, parts.pop("weights"), parts.pop("velocity")
         self.snapshots = {int(part.split()[1]): w for part, w in parts.items()}
-
-
-@dataclass(frozen=True)
-class _About:
-    """What tells a training from others.
-
-    Attributes
-    ----------
-    words : dict of str to str
-        Settings as they are, and checksums of what is too long for that.
-    behaviour : Weights
-        What became of a few images. It shows what no name and no code would, but it is compared
-        with tolerance: another machine rounds in other places.
-    """
-
-    words: dict[str, str]
-    behaviour: Weights
-
-    def differences(self, other: "_About") -> list[str]:
-        """What is otherwise in the other one, in words."""
-        found = []
-        for key, ours in self.words.items():
-            theirs = other.words.get(key)
-            if theirs != ours:
-                digest = key in _DIGESTS
-                found.append(f"{key} differ" if digest else f"{key} is {theirs} instead of {ours}")
-        for key, ours in self.behaviour.items():
-            theirs, most = other.behaviour.get(key, ours[:0]), _ROUNDING[key] * ours.abs().max()
-            if theirs.shape != ours.shape or (theirs - ours).abs().max() > most:
-                return [*found, f"the {key} differ"]  # and what comes of them, naturally
-        return found
-
-
-_DIGESTS = ("images", "labels", "layers", "starting points")
-# A GPU's convolutions may round to ten bits; noise and crops are rounded much the same everywhere.
-_ROUNDING = {"augmented images": 1e-5, "outputs of the network": 2e-3}
 
 
 def _words(
@@ -388,39 +325,6 @@ def _words(
         "layers": digest([*network.buffers()], architecture(network)),
         "starting points": digest(map(to_vector, first), repr(list(first[0]))),
     }
-
-
-def digest(tensors: Any, words: str = "") -> str:
-    """A checksum of words and of tensors: types, shapes and every byte."""
-    seen = hashlib.sha256(words.encode())
-    for tensor in tensors:
-        plain = tensor.detach().cpu().contiguous()
-        seen.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
-        seen.update(plain.reshape(-1).view(torch.uint8).numpy())
-    return seen.hexdigest()[:16]
-
-
-def architecture(network: nn.Module) -> str:
-    """What a network is made of: its layers, and for those that are not torch's, what they do."""
-    lines = [str(network), str([name for name, _ in _trained(network)])]
-    for name, module in network.named_modules():
-        forward = getattr(module.forward, "__func__", module.forward)
-        if str(getattr(forward, "__module__", "")).startswith("torch."):
-            continue
-        own = {k: v for k, v in sorted(vars(module).items()) if isinstance(v, int | float | str)}
-        hidden = {k: v for k, v in own.items() if not k.startswith("_") and k != "training"}
-        lines.append(f"{name} {hidden} {_steps(getattr(forward, '__code__', None))}")
-    return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(lines))  # addresses differ from run to run
-
-
-def _steps(code: Any) -> str:
-    """A function's bytecode and the names and numbers in it, but not where it stands in a file."""
-    if not isinstance(code, types.CodeType):
-        return repr(code)
-    inner = [
-        str(sorted(map(repr, c))) if isinstance(c, frozenset) else _steps(c) for c in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {inner}"
 
 
 def _try_out(

@@ -13,20 +13,27 @@ tensor([[4., 5.]])
 """
 
 import copy
-import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
+from collections.abc import Sequence
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .checks import check_inputs, check_list, check_network, check_number, check_whole
-from .files import BLANK, BadFile, Damaged, check_file, check_seal, seal, write_whole
+from .checks import (
+    all_finite,
+    check_device,
+    check_finite,
+    check_form,
+    check_inputs,
+    check_kinds,
+    check_list,
+    check_network,
+    check_number,
+    check_weights,
+    check_whole,
+)
 from .running import Runner
 
 Weights = dict[str, Tensor]
@@ -51,19 +58,6 @@ def default_device() -> torch.device:
         return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise ValueError(f"$MODECONN_DEVICE is {name!r}; set it to cpu, cuda or mps") from error
-
-
-def check_device(value: Any, name: str = "device") -> torch.device:
-    """A device that this machine has and that torch can use."""
-    try:
-        device = torch.device(value)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{name} cannot be {value!r}: {reason}; 'cpu' always can") from error
-    if device.type == "meta":
-        raise ValueError(f"{name} cannot be 'meta': tensors there have no values; 'cpu' can")
-    return device
 
 
 def weights_of(network: nn.Module) -> Weights:
@@ -209,122 +203,6 @@ def _plain(x: Any) -> Tensor:
     return check_inputs(x, "x")
 
 
-def check_weights(
-    weights: Weights,
-    *,
-    like: "Weights | nn.Module | None" = None,
-    name: str = "weights",
-) -> Weights:
-    """Return `weights` if they are sound and fit `like`, else say what is wrong.
-
-    Parameters
-    ----------
-    weights : Weights
-    like : Weights or nn.Module, optional
-        What they must fit in names and shapes; other weights in precision and device too.
-    name : str
-        What messages call the weights.
-
-    Raises
-    ------
-    ValueError
-        For what is no dictionary or an empty one; an integer tensor (a buffer such as BatchNorm's
-        `num_batches_tracked`), a complex, sparse, quantised or meta tensor; a value that is not
-        finite; a layer that is missing or too many; or a shape that differs. The message names
-        the layer and both shapes.
-    """
-    _check_kinds(weights, name)
-    _check_values(weights, name)
-    if isinstance(like, nn.Module):
-        _check_form(weights, dict(like.named_parameters()), name, type(like).__name__)
-    elif like is not None:
-        _check_kinds(like, "the other weights")
-        _check_form(weights, like, name, "the other weights")
-        for key, value in like.items():
-            ours, theirs = weights[key], value
-            if ours.dtype != theirs.dtype or ours.device != theirs.device:
-                raise ValueError(
-                    f"{name}[{key!r}] is {ours.dtype} on {ours.device}, the other weights are"
-                    f" {theirs.dtype} on {theirs.device}; use weights.to() on one of them"
-                )
-    return weights
-
-
-def _check_kinds(weights: Any, name: str) -> None:
-    """A dictionary of plain tensors of real numbers. This looks at no number: it costs nothing."""
-    if not isinstance(weights, dict) or not weights:
-        kind = "an empty one" if weights == {} else f"a {type(weights).__name__}"
-        raise ValueError(
-            f"{name} must be a non-empty dict of tensors, not {kind}; see weights_of(network)"
-        )
-    for key, value in weights.items():
-        if not isinstance(key, str):
-            raise ValueError(f"{name} has the key {key!r}; keys are names of parameters")
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name}[{key!r}] is {type(value).__name__}, not a tensor")
-        plain = value.layout is torch.strided and not value.is_meta
-        if plain and value.is_floating_point() and value.element_size() > 1:
-            continue
-        where = f"{name}[{key!r}] is"
-        if value.is_meta:
-            raise ValueError(f"{where} on the meta device: it has a shape and no values; load some")
-        if value.layout is not torch.strided:
-            raise ValueError(f"{where} sparse ({value.layout}); use .to_dense()")
-        if value.is_quantized:
-            raise ValueError(f"{where} quantised ({value.dtype}); use .dequantize()")
-        if value.is_complex():
-            raise ValueError(f"{where} complex ({value.dtype}); this package works with real ones")
-        if value.is_floating_point():
-            raise ValueError(f"{where} {value.dtype}, which torch cannot compute with; use .half()")
-        raise ValueError(
-            f"{where} {value.dtype}, not a floating-point tensor. Buffers are no weights:"
-            " use weights_of(network) instead of network.state_dict()"
-        )
-
-
-def _check_values(weights: Weights, name: str) -> None:
-    """No value but finite ones."""
-    if all_finite(weights):
-        return
-    for key, value in weights.items():
-        bad = int((~torch.isfinite(value)).sum())
-        if bad:
-            raise ValueError(
-                f"{name}[{key!r}] holds {bad} values that are not finite;"
-                " retrain with a smaller learning rate or drop these weights"
-            )
-
-
-@torch.no_grad()
-def all_finite(weights: Weights) -> bool:
-    """Whether no value is NaN or infinite. Sums are looked at first: that is fastest."""
-    try:
-        if math.isfinite(sum(value.sum().item() for value in weights.values())):
-            return True
-        return all(bool(torch.isfinite(value).all()) for value in weights.values())
-    except RuntimeError as error:
-        if "vmap" not in str(error):
-            raise
-        return True  # under `torch.func.vmap` values are not to be had
-
-
-def _check_form(weights: Weights, wanted: Mapping[str, Tensor], name: str, whose: str) -> None:
-    """Same names, same shapes."""
-    if weights.keys() != wanted.keys():
-        missing = [key for key in wanted if key not in weights]
-        extra = [key for key in weights if key not in wanted]
-        raise ValueError(
-            f"{name} do not fit {whose}: missing {missing or 'nothing'}, unknown {extra or 'none'}."
-            " Both must come from the same architecture"
-        )
-    for key, value in wanted.items():
-        if value.shape != weights[key].shape:
-            raise ValueError(
-                f"{name}[{key!r}] has shape {tuple(weights[key].shape)} where {whose} has"
-                f" {tuple(value.shape)}. Both must come from the same architecture"
-            )
-
-
 def mix(coefficients: Sequence[float] | Tensor, anchors: Sequence[Weights]) -> Weights:
     """The weighted sum of anchors, `sum_k c_k w_k`, tensor by tensor.
 
@@ -387,13 +265,13 @@ def combined(coefficients: Sequence[float] | Tensor, anchors: Sequence[Weights])
 
 def to_vector(weights: Weights) -> Tensor:
     """All weights as one vector, shape (parameters,), in the dictionary's order."""
-    _check_kinds(weights, "weights")
+    check_kinds(weights, "weights")
     return torch.cat([value.reshape(-1) for value in weights.values()])
 
 
 def from_vector(vector: Tensor, like: Weights) -> Weights:
     """The inverse of `to_vector` for weights shaped as `like`."""
-    _check_kinds(like, "like")
+    check_kinds(like, "like")
     sizes = [value.numel() for value in like.values()]
     if not isinstance(vector, Tensor) or not vector.is_floating_point():
         raise ValueError(f"a vector of {sum(sizes)} floats is needed, not {type(vector).__name__}")
@@ -433,9 +311,9 @@ def distance(a: Weights, b: Weights) -> float:
 
 def _check_pair(a: Weights, b: Weights) -> None:
     """Two weight vectors that fit each other and lie in one place."""
-    _check_kinds(a, "a")
-    _check_kinds(b, "b")
-    _check_form(b, a, "b", "a")
+    check_kinds(a, "a")
+    check_kinds(b, "b")
+    check_form(b, a, "b", "a")
     for key, value in a.items():
         if value.device != b[key].device:
             raise ValueError(
@@ -446,8 +324,8 @@ def _check_pair(a: Weights, b: Weights) -> None:
 def _number(value: float, what: str, a: Weights, b: Weights) -> float:
     """What was computed from a and b. Only if it is not finite, we look for the reason in them."""
     if not math.isfinite(value):
-        _check_values(a, "a")
-        _check_values(b, "b")
+        check_finite(a, "a")
+        check_finite(b, "b")
         raise ValueError(f"{what} of these weights overflows; scale them down")
     return value
 
@@ -460,7 +338,7 @@ def to(weights: Weights, target: torch.device | torch.dtype | str) -> Weights:
     ValueError
         If there is no such device, or the precision holds no such numbers.
     """
-    _check_kinds(weights, "weights")
+    check_kinds(weights, "weights")
     if isinstance(target, torch.dtype):
         if not target.is_floating_point or target.itemsize < 2:
             raise ValueError(f"weights cannot be {target}; choose torch.float32 or the like")
@@ -468,7 +346,7 @@ def to(weights: Weights, target: torch.device | torch.dtype | str) -> Weights:
         target = check_device(target, "target")
     moved = {key: value.to(target) for key, value in weights.items()}
     if not all_finite(moved):
-        _check_values(weights, "weights")
+        check_finite(weights, "weights")
         raise ValueError(f"these weights do not fit into {target}; choose a wider type")
     return moved
 
@@ -495,85 +373,3 @@ def unstack(stacked: Weights) -> list[Weights]:
         raise ValueError("stacked weights need a leading axis, of the same length for all tensors")
     (count,) = next(iter(counts))
     return [{key: value[i].clone() for key, value in stacked.items()} for i in range(count)]
-
-
-def save(weights: Weights, file: str | FilePath, metadata: dict[str, str] | None = None) -> None:
-    """Write weights as safetensors, all or nothing: a reader never sees half a file.
-
-    Parameters
-    ----------
-    weights : Weights
-    file : path
-        Its folder is made if it is not there.
-    metadata : dict of str to str, optional
-        Stored beside the tensors, their order, and a checksum of it all.
-
-    Raises
-    ------
-    ValueError
-        If these are no weights, or the metadata no strings.
-    OSError
-        If the file cannot be written, as on a full disk; the message names it.
-    """
-    file = check_file(file)
-    check_weights(weights)
-    about = dict(metadata) if isinstance(metadata, Mapping) else {} if metadata is None else None
-    if about is None or not all(isinstance(word, str) for item in about.items() for word in item):
-        raise ValueError(f"metadata must map strings to strings, not {metadata!r}")
-    if about.keys() & {"order", "sha256"}:
-        raise ValueError("metadata cannot hold 'order' or 'sha256': `save` puts its own there")
-    # Cloned: tensors that share memory, as those of `from_vector` do, cannot be written.
-    tensors = {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, value in weights.items()
-    }
-    # The format sorts its tensors; a network's order is worth keeping.
-    about |= {"order": json.dumps(list(weights)), "sha256": BLANK}
-    write_whole(seal(safetensors.torch.save(tensors, about)), file)
-
-
-def load(file: str | FilePath) -> Weights:
-    """Read what `save` wrote, on the CPU; or a safetensors file from elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, be it by one bit; the message names it. Only files from elsewhere,
-        which have no checksum, are taken as they are.
-    FileNotFoundError
-        If there is none.
-    """
-    return read(file)[0]
-
-
-def read(file: str | FilePath) -> tuple[Weights, dict[str, str]]:
-    """What `save` wrote: weights, on the CPU, and metadata.
-
-    Raises
-    ------
-    Damaged
-        If it was ours and is no longer sound.
-    BadFile
-        If it is nothing that can be read at all.
-    """
-    file = check_file(file)
-    content = file.read_bytes()  # what is parsed is the very bytes whose checksum was verified
-    try:
-        end = 8 + int.from_bytes(content[:8], "little")
-        about = json.loads(content[8:end]).get("__metadata__", {})
-        # Both are in every file of ours, so that one damaged name cannot hide the other.
-        if about.keys() & {"order", "sha256"}:
-            check_seal(content)
-        tensors = safetensors.torch.load(content)
-        order = json.loads(about.get("order", "null"))
-        weights = {key: tensors[key] for key in order or tensors}
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if len(content) < 32 or b"__metadata__" in content[:64] or b'"sha256"' in content[:65536]:
-            raise Damaged(file, f"is damaged ({_reason(error)})") from error
-        raise BadFile(file, "is no readable safetensors file") from error
-    return weights, {key: about[key] for key in about if key not in ("order", "sha256")}
-
-
-def _reason(error: Exception) -> str:
-    """In a few words."""
-    return "wrong checksum" if str(error) == "wrong checksum" else "unreadable or cut short"

@@ -15,8 +15,9 @@ from . import data
 from .checks import check_list, check_number
 from .files import Damaged
 from .networks import mlp
+from .storage import read, save
 from .training import Augment, train
-from .weights import Weights, check_device, check_weights, read, save, stack, unstack
+from .weights import Weights, check_device, check_weights, stack, unstack
 
 FOLDER = FilePath(__file__).parent / "zoo_files"
 

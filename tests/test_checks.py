@@ -7,6 +7,8 @@ from torch import nn
 
 from modeconn_lite import checks
 from modeconn_lite.data import Dataset, Split
+from modeconn_lite.networks import mlp
+from modeconn_lite.weights import fresh_weights, to
 
 NAN, INF = float("nan"), float("inf")
 SPLIT = Split(torch.zeros(3, 4), torch.tensor([0, 1, 0]), "three", ("0", "1"))
@@ -196,3 +198,44 @@ def test_what_came_is_said_in_a_few_words():
     assert checks.describe({}.keys()) == "a dict_keys"
     assert checks.describe(object) == "the class object (make an instance of it)"
     assert checks.describe(object()) == "an object"
+
+
+@pytest.fixture
+def pair():
+    network = mlp((3, 4, 2))
+    return network, fresh_weights(network, 0), fresh_weights(network, 1)
+
+
+class TestCheckWeights:
+    def test_sound_weights_pass(self, pair):
+        network, a, b = pair
+        assert checks.check_weights(a, like=network) is a
+        assert checks.check_weights(a, like=b) is a
+
+    def test_empty(self):
+        with pytest.raises(ValueError, match="non-empty dict"):
+            checks.check_weights({})
+
+    def test_integer_buffers_are_named(self):
+        state = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).state_dict()
+        with pytest.raises(ValueError, match=r"1\.num_batches_tracked.*int64.*weights_of"):
+            checks.check_weights(dict(state), name="A")
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_values_that_are_not_finite(self, pair, bad):
+        _, a, _ = pair
+        a["3.bias"][1] = bad
+        with pytest.raises(ValueError, match=r"A\['3\.bias'\] holds 1 values"):
+            checks.check_weights(a, name="A")
+
+    def test_another_precision(self, pair):
+        _, a, b = pair
+        with pytest.raises(ValueError, match=r"float64 on cpu.*use weights\.to"):
+            checks.check_weights(to(a, torch.float64), like=b)
+
+    def test_another_architecture(self, pair):
+        _, a, _ = pair
+        with pytest.raises(ValueError, match=r"'1\.weight'\] has shape \(4, 3\).*\(5, 3\)"):
+            checks.check_weights(a, like=mlp((3, 5, 2)))
+        with pytest.raises(ValueError, match=r"missing \['5\.weight', '5\.bias'\]"):
+            checks.check_weights(a, like=mlp((3, 4, 4, 2)))

@@ -107,12 +107,12 @@ def test_a_failure_to_write_names_the_file_and_spares_the_old_one(tmp_path, monk
 FULL = """
 import resource, signal, sys, torch
 from pathlib import Path
-from modeconn_lite import files, weights
+from modeconn_lite import files, storage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for write in (
     lambda: files.write_json({"long": "x" * 9000}, Path(sys.argv[1], "a.json")),
-    lambda: weights.save({"w": torch.zeros(9000)}, Path(sys.argv[1], "a.safetensors")),
+    lambda: storage.save({"w": torch.zeros(9000)}, Path(sys.argv[1], "a.safetensors")),
 ):
     try:
         write()

@@ -9,8 +9,9 @@ from modeconn_lite.data import Split
 from modeconn_lite.evaluation import profile, profiles, survey, surveys
 from modeconn_lite.look import look
 from modeconn_lite.networks import mlp
-from modeconn_lite.paths import FunctionPath, as_path, bezier, grid, polychain, segment
+from modeconn_lite.paths import FunctionPath, as_path, bezier, polychain, segment
 from modeconn_lite.sheets import triangle
+from modeconn_lite.times import grid
 from modeconn_lite.weights import apply, fresh_weights, to, to_vector
 
 NETWORK = mlp((4, 6, 3))

@@ -1,14 +1,13 @@
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from torch import nn
 from torch.func import grad, vmap
 
+from modeconn_lite import storage
 from modeconn_lite import weights as wt
 from modeconn_lite.networks import mlp
 
@@ -73,85 +72,6 @@ def test_stack_and_unstack(pair):
     assert all(torch.equal(again[1][k], b[k]) for k in b)
 
 
-def test_save_load_and_a_damaged_file(tmp_path, pair):
-    _, a, _ = pair
-    file = tmp_path / "deep" / "a.safetensors"
-    wt.save(a, file)
-    assert all(torch.equal(wt.load(file)[k], a[k]) for k in a)
-    file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(ValueError, match="delete and remake"):
-        wt.load(file)
-
-
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, pair, monkeypatch):
-    _, a, b = pair
-    file = tmp_path / "a.safetensors"
-    wt.save(a, file)
-
-    def disk_full(part, content):
-        with part.open("wb") as half:
-            half.write(content[:9])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", disk_full)
-        with pytest.raises(OSError, match=r"No space left on device.*a\.safetensors"):
-            wt.save(b, file)
-    assert all(torch.equal(wt.load(file)[k], a[k]) for k in a)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
-
-
-def test_every_bit_of_a_file_counts(tmp_path):
-    weights = {"a.weight": torch.randn(3, 2), "é": torch.ones(2, dtype=torch.float16)}
-    file = tmp_path / "a.safetensors"
-    wt.save(weights, file, {"name": "seed-0"})
-    content = bytearray(file.read_bytes())
-    for place in range(len(content)):
-        for bit in range(8):
-            content[place] ^= 1 << bit
-            file.write_bytes(content)
-            with pytest.raises(ValueError, match=r"a\.safetensors is damaged.*delete and remake"):
-                wt.load(file)
-            content[place] ^= 1 << bit
-    file.write_bytes(content)
-    again, about = wt.read(file)
-    assert about == {"name": "seed-0"}
-    assert list(again) == list(weights)
-    assert all(torch.equal(again[k], v) and again[k].dtype == v.dtype for k, v in weights.items())
-
-
-def test_files_from_elsewhere(tmp_path, pair):
-    _, a, _ = pair
-    file = tmp_path / "a.safetensors"
-    for metadata in (None, {"format": "pt"}):
-        save_file(a, file, metadata)
-        assert all(torch.equal(wt.load(file)[k], a[k]) for k in a)
-        assert wt.read(file)[1] == (metadata or {})
-    for content in (b"PK\x03\x04 and so on, as torch.save writes it", b"text " * 30):
-        file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.safetensors is no readable safetensors file"):
-            wt.load(file)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        wt.load(tmp_path / "nowhere")
-
-
-def test_save_takes_views_and_refuses_what_load_would_not_give_back(tmp_path, pair):
-    _, a, _ = pair
-    views = wt.from_vector(wt.to_vector(a), a)  # tensors that share memory
-    wt.save(views, tmp_path / "views")
-    assert all(torch.equal(wt.load(tmp_path / "views")[k], a[k]) for k in a)
-    for metadata in ({"seed": 3}, {3: "seed"}, "seed", [("a", "b")]):
-        with pytest.raises(ValueError, match="metadata must map strings to strings"):
-            wt.save(a, tmp_path / "a", metadata)
-    with pytest.raises(ValueError, match="`save` puts its own"):
-        wt.save(a, tmp_path / "a", {"sha256": "mine"})
-    with pytest.raises(ValueError, match="file must be a path"):
-        wt.save(a, None)
-    with pytest.raises(ValueError, match="not finite"):
-        wt.save({"w": torch.tensor([math.nan])}, tmp_path / "a")
-    assert [p.name for p in tmp_path.iterdir()] == ["views"]
-
-
 def test_devices():
     assert wt.check_device("cpu") == torch.device("cpu")
     for wrong in ("gpu", "", 1.5, None, "meta", "cuda:77"):
@@ -165,12 +85,6 @@ def test_default_device_can_be_set(monkeypatch):
     monkeypatch.setenv("MODECONN_DEVICE", "gpu")
     with pytest.raises(ValueError, match="MODECONN_DEVICE is 'gpu'"):
         wt.default_device()
-
-
-def test_save_keeps_the_order_of_the_network(tmp_path, pair):
-    _, a, _ = pair
-    wt.save(a, tmp_path / "a.safetensors")
-    assert list(wt.load(tmp_path / "a.safetensors")) == list(a)
 
 
 def test_apply_evaluates_and_leaves_the_caller_s_network_alone(pair):
@@ -265,7 +179,7 @@ def doors(network, good, x, file):
         "from_vector": lambda w: wt.from_vector(torch.zeros(26), w),
         "stack": lambda w: wt.stack([good, w]),
         "unstack": wt.unstack,
-        "save": lambda w: wt.save(w, file),
+        "save": lambda w: storage.save(w, file),
     }
 
 
@@ -415,38 +329,3 @@ def test_fresh_weights_of_a_network_without_values():
 def test_layers_that_no_seed_can_draw_are_named():
     with pytest.raises(ValueError, match=r"\(MultiheadAttention\).*no reset_parameters"):
         wt.fresh_weights(nn.TransformerEncoderLayer(4, 2, 8), 0)
-
-
-class TestCheckWeights:
-    def test_sound_weights_pass(self, pair):
-        network, a, b = pair
-        assert wt.check_weights(a, like=network) is a
-        assert wt.check_weights(a, like=b) is a
-
-    def test_empty(self):
-        with pytest.raises(ValueError, match="non-empty dict"):
-            wt.check_weights({})
-
-    def test_integer_buffers_are_named(self):
-        state = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).state_dict()
-        with pytest.raises(ValueError, match=r"1\.num_batches_tracked.*int64.*weights_of"):
-            wt.check_weights(dict(state), name="A")
-
-    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-    def test_values_that_are_not_finite(self, pair, bad):
-        _, a, _ = pair
-        a["3.bias"][1] = bad
-        with pytest.raises(ValueError, match=r"A\['3\.bias'\] holds 1 values"):
-            wt.check_weights(a, name="A")
-
-    def test_another_precision(self, pair):
-        _, a, b = pair
-        with pytest.raises(ValueError, match=r"float64 on cpu.*use weights\.to"):
-            wt.check_weights(wt.to(a, torch.float64), like=b)
-
-    def test_another_architecture(self, pair):
-        _, a, _ = pair
-        with pytest.raises(ValueError, match=r"'1\.weight'\] has shape \(4, 3\).*\(5, 3\)"):
-            wt.check_weights(a, like=mlp((3, 5, 2)))
-        with pytest.raises(ValueError, match=r"missing \['5\.weight', '5\.bias'\]"):
-            wt.check_weights(a, like=mlp((3, 4, 4, 2)))

@@ -38,7 +38,8 @@ ALSO = {
     "__init__": ["test_package.py"],
     "activations": ["methods/test_symmetry.py", "methods/test_repair.py"],
     "anatomy": ["test_layout.py", "test_forward.py"],
-    "checks": ["test_paths.py"],
+    "checkpoints": ["test_training.py"],
+    "checks": ["test_paths.py", "test_weights.py"],
     "explorers/__init__": ["explorers/test_paths_and_sheets.py"],
     "explorers/base": ["explorers/test_paths_and_sheets.py"],
     "explorers/charts": ["explorers/test_paths_and_sheets.py"],
@@ -58,6 +59,8 @@ ALSO = {
     "records/__init__": ["test_main.py"],
     "running": ["test_forward.py"],
     "sheets": ["test_landscapes.py", "test_evaluation.py"],
+    "storage": ["test_training.py"],
+    "times": ["test_paths.py", "test_look.py"],
     "weights": ["test_paths.py", "test_training.py"],
 }
 LET_ALONE = ("len", "isinstance")  # a wrong argument is an error at once

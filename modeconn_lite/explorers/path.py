@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..data import Dataset, Split
 from ..evaluation import Profile, profiles_of
 from ..look import Seen, look
-from ..paths import AnyPath, FunctionPath, as_path, grid
+from ..paths import AnyPath, FunctionPath, as_path
 from ..tables import percent
+from ..times import grid
 from ..weights import Weights, check_weights, distance
 from .base import Control, Explorer
 from .charts import BESIDE, Chart

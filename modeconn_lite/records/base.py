@@ -18,11 +18,13 @@ import torch
 from torch import nn
 
 from .. import data
+from ..checkpoints import architecture, digest
 from ..checks import check_dataset
 from ..files import BadFile, Damaged, check_file, clear_leftovers, read_json, write_json
+from ..storage import read, save
 from ..tables import html_table
-from ..training import architecture, digest, train
-from ..weights import Weights, check_device, check_weights, read, save, to
+from ..training import train
+from ..weights import Weights, check_device, check_weights, to
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from modeconn_lite import apply, bezier, fresh_weights, polychain, profile, segment
 from modeconn_lite.data import Split
 from modeconn_lite.networks import mlp
-from modeconn_lite.paths import grid
+from modeconn_lite.times import grid
 
 
 def timed(run, times=3):

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from modeconn_lite import data, files, records, training
+from modeconn_lite import data, files, records
+from modeconn_lite.checkpoints import Checkpoint
 from modeconn_lite.networks import mlp
 from modeconn_lite.records import base, comparison
-from modeconn_lite.weights import distance, load, read
+from modeconn_lite.storage import load, read
+from modeconn_lite.weights import distance
 
 
 def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, monkeypatch):
@@ -75,9 +77,9 @@ def test_a_full_disk_loses_no_training(small, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         small.run(pairs=1, root=tmp_path)
     monkeypatch.setattr(base, "save", original)
-    write = training._State.write
+    write = Checkpoint.write
     monkeypatch.setattr(
-        training._State, "write", lambda self, *a: (epochs.append(self.epoch), write(self, *a))
+        Checkpoint, "write", lambda self, p, loss: (epochs.append(len(loss)), write(self, p, loss))
     )
     small.run(pairs=1, root=tmp_path)
     assert epochs == [1, 2]  # the second network only: the first was finished
@@ -127,7 +129,7 @@ def given(content: bytes, folder: Path):
 def stopped(small, root, monkeypatch, write: int = 1) -> Path:
     """The folder of a run that was stopped after so many epochs of its first network."""
     with monkeypatch.context() as patch:
-        original, count = training._State.write, []
+        original, count = Checkpoint.write, []
 
         def write_then_stop(self, *arguments):
             original(self, *arguments)
@@ -135,7 +137,7 @@ def stopped(small, root, monkeypatch, write: int = 1) -> Path:
             if len(count) == write:
                 raise KeyboardInterrupt
 
-        patch.setattr(training._State, "write", write_then_stop)
+        patch.setattr(Checkpoint, "write", write_then_stop)
         with pytest.raises(KeyboardInterrupt):
             small.run(pairs=1, root=root)
     (folder,) = root.glob("runs/*")
