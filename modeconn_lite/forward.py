@@ -258,7 +258,7 @@ class _Stages:
 
     def __init__(self, network: nn.Module, weights: Weights, x: Tensor) -> None:
         self.network, example = network, next(iter(weights.values()))
-        known, key = traits(network), ("chain", *x.shape[1:])
+        known, key = traits(network), ("chain", len(x) > 2, *x.shape[1:])
         ready = network if known["harmless"] else replica(network, example)
         free = known["plain"] and not known["shared"]
         self.chain = _chained(unrolled(ready) if free else chain(ready), example, free)
@@ -339,7 +339,7 @@ def _as_chain(
     nobody sees from outside, and the network's own may be those given.
     """
     few, runner = x[:2], Runner(network, next(iter(weights.values())))
-    whole, widest = runner(weights, few), few[0].numel()
+    whole, widest = _alone(runner, weights, x), few[0].numel()
     random = torch.Generator().manual_seed(0)
     drawn = {key: torch.randn(w.shape, generator=random).to(w) for key, w in weights.items()}
     drawn = {key: w * max(w[:1].numel(), 1) ** -0.5 for key, w in drawn.items()}
@@ -351,9 +351,26 @@ def _as_chain(
             widest = max(widest, h[0].numel())
     except Exception:  # whatever it is that a stage misses without the others
         return False, max(widest, whole[0].numel(), 1)
-    near = 1e-3 * float(whole.abs().nan_to_num().max())
-    same = h.shape == whole.shape and torch.allclose(h, whole, 1e-3, near, equal_nan=True)
-    return same, max(widest, 1)
+    return _alike(h, whole), max(widest, 1)
+
+
+def _alone(runner: Runner, weights: Weights, x: Tensor) -> Tensor:
+    """Outputs for two images, refused if a third one changes them, or if chance does."""
+    pair, three = (runner(weights, x[:n]) for n in (2, 3))
+    if not _alike(pair, three[: len(pair)]):
+        raise ValueError(
+            f"this {type(runner.network).__name__} gives an image other outputs in other company,"
+            " or at random, so no loss of its own belongs to it; keep means and softmax over a"
+            " batch, and dropout that is always on, out of its forward"
+        )
+    return pair
+
+
+def _alike(one: Tensor, two: Tensor) -> bool:
+    """Whether outputs are the same but for rounding."""
+    share = max(1e-3, 4 * torch.finfo(two.dtype).eps) if two.is_floating_point() else 0.0
+    near = share * float(two.abs().nan_to_num().max())
+    return one.shape == two.shape and torch.allclose(one, two, share, near, equal_nan=True)
 
 
 class _Stage:
@@ -420,12 +437,16 @@ class _WithStatistics:
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         self.network, self.norms = network, batch_norms(network)
         self.runner = Runner(network, example)
+        self.tried = False
 
     def outputs(
         self, weights: Weights, x: Tensor, images: Tensor
     ) -> Iterator[tuple[slice, Tensor]]:
         """Outputs for x, statistics being those of `images`: some images at a time."""
         state = weights | self.statistics(weights, images)
+        if not self.tried:
+            _alone(self.runner, state, x)
+            self.tried = True
         for start in range(0, len(x), BATCH):
             part = slice(start, min(start + BATCH, len(x)))
             yield part, self.runner(state, x[part])

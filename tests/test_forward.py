@@ -95,7 +95,7 @@ def test_stages_that_do_not_add_up_are_no_chain():
     network = mlp((16, 5, 3))
     a, b = (odd_networks.drawn(network, seed) for seed in range(2))
     outputs(network, segment(a, b), [0.0, 0.5], X)
-    assert facts(network)["chain", 1, 4, 4] == (True, 16)
+    assert facts(network)["chain", True, 1, 4, 4] == (True, 16)
 
 
 def test_chunks_are_as_wide_as_the_widest_layer(monkeypatch):
@@ -399,3 +399,33 @@ def test_a_network_that_gives_no_row_for_each_image_is_refused():
     line = segment(*(fresh_weights(network, s) for s in range(2)))
     with pytest.raises(ValueError, match=r"takes inputs of shape \(images, 4\), not \(2,\)"):
         outputs(network, line, [0.5], torch.zeros(4))
+
+
+class Crowd(nn.Module):
+    """Whose outputs depend on the company, or on chance."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.body, self.last = nn.Linear(4, 3), last
+
+    def forward(self, x):
+        return self.last(self.body(x))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Crowd(lambda h: h - h.mean(0)),
+        Crowd(lambda h: h.softmax(0)),
+        Crowd(nn.functional.dropout),  # always on
+        nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)),
+        nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Softmax(0)),
+        nn.TransformerEncoderLayer(4, 2, 8, batch_first=False),  # images attend to each other
+    ],
+)
+def test_an_image_gets_the_same_outputs_in_any_company(network):
+    line = segment(*(weights_of(network) for _ in range(2)))
+    with pytest.raises(ValueError, match="gives an image other outputs in other company"):
+        outputs(network, line, [0.5], torch.randn(9, 4))
+    with pytest.raises(ValueError, match="other company"):
+        outputs(network, FunctionPath(line), [0.5], torch.randn(9, 4))
