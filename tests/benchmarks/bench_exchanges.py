@@ -34,7 +34,7 @@ def main():
         layer = str(2 * len(widths) - 1)  # the last hidden one: what moves is read by the outputs
         walk = walk_back(network, b, {layer: torch.randperm(widths[-1], generator=g)})
         one = seconds(lambda n=network, w=b: evaluate(n, w, split), 5)
-        all_knots = seconds(lambda n=network, w=walk: profile(n, w, split, walk.knots), 2)
+        all_knots = seconds(lambda n=network, w=walk: profile(n, w, split, w.knots), 2)
         shape = "-".join(map(str, (784, *widths, 10)))
         print(
             f"{shape}: {len(walk.knots)} points in {all_knots:.2f} s,"
