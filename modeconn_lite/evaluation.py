@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_split, check_splits, check_whole
 from .data import Split
+from .forward import SweptPath
 from .look import Seen, look
 from .paths import AnyPath, FunctionPath, Path, as_path
 from .sheets import Sheet, check_sheet
@@ -234,7 +235,7 @@ def profiles(
     path, splits = as_path(path), check_splits(splits)
     check_whole(refine, "refine")
     if refine and isinstance(path, FunctionPath):
-        path = replace(path, function=cache(path.function))
+        path = _remembering(path)
     t = grid(points, path.knots)
     if not torch.as_tensor(points).numel():
         raise ValueError("points is empty; give times, or say how many")
@@ -253,6 +254,14 @@ def profiles(
     return profiles_of(
         path.name, splits, t, replace(seen, loss=loss, correct=correct, travelled=travelled)
     )
+
+
+def _remembering(path: AnyPath) -> AnyPath:
+    """The same path; where it is a plain function, called once for each point."""
+    if not isinstance(path, FunctionPath) or isinstance(path, SweptPath):
+        return path
+    parts = tuple(replace(part, path=_remembering(part.path)) for part in path.parts)
+    return replace(path, function=cache(path.function), parts=parts)
 
 
 def profiles_of(name: str, splits: Sequence[Split], t: Tensor, seen: Seen) -> list[Profile]:

@@ -25,7 +25,7 @@ from .anatomy import LINEAR, batch_norms, chain, facts, is_plain, traits, unroll
 from .checks import check_inputs, check_network, check_split, describe
 from .data import Split
 from .neurons import tried_layers
-from .paths import AnyPath, FunctionPath, as_path
+from .paths import AnyPath, FunctionPath, as_path, pieces
 from .running import Runner, replica
 from .sheets import Sheet
 from .weights import Weights, check_weights, combined
@@ -36,7 +36,19 @@ POINT_FLOATS = 16_000_000  # weights of the points that are held at once: 64 meg
 # Activations of a layer while statistics are taken: as many images at a time as memory allows.
 STATISTICS_FLOATS = (33_554_432, 268_435_456)
 
-Part = tuple[Tensor, slice, Tensor]  # which points, which images, outputs (P, n, classes)
+# Which P points, which n images, their outputs (P, n, classes), or (1, n, classes) for them all.
+Part = tuple[Tensor, slice, Tensor]
+
+
+class SweptPath(FunctionPath):
+    """A function of t that knows a faster way to its outputs than one point after another.
+
+    Its `travelled` is as fast, so that nobody needs the weights at each point.
+    """
+
+    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Part]:
+        """As `sweep`, for networks without BatchNorm; x is where the weights are."""
+        raise NotImplementedError
 
 
 @torch.no_grad()
@@ -141,8 +153,20 @@ def sweep(
     ------
     Part
         Indices of P points, shape (P,), a slice of n images, and outputs, shape (P, n, classes).
+        Outputs of shape (1, n, classes) are those of all P.
     """
+    if isinstance(path, FunctionPath) and path.parts:
+        for part, times, rows in pieces(path, t):
+            for at, images, out in sweep(network, part, times, x, statistics, note):
+                yield rows[at], images, out
+        return
     norms = batch_norms(network)
+    if isinstance(path, SweptPath) and not norms:
+        if note is not None:
+            for time in t.tolist():
+                note(path(time))
+        yield from path.outputs(network, t, x)
+        return
     if isinstance(path, FunctionPath) or norms:
         yield from _one_by_one(network, path, t, x, statistics if norms else None, note)
         return
@@ -153,7 +177,7 @@ def sweep(
             note(path(*point.reshape(-1).tolist()))
     example = next(iter(path.anchors[0].values()))
     x = x.to(example)
-    stages = _Stages(network, path.anchors[0], x)
+    stages = Stages(network, path.anchors[0], x)
     mixture = path.mixture(t)  # (T, K)
     for rows, active in _runs(mixture):
         anchors = [path.anchors[k] for k in active]
@@ -187,7 +211,7 @@ def _one_by_one(
             images = x if statistics is None else statistics.x.to(example)
             found = runner.outputs(weights, x, images)
         else:
-            stages = stages or _Stages(network, weights, x)
+            stages = stages or Stages(network, weights, x)
             found = stages.outputs(weights, x)
         for images, out in found:
             yield torch.tensor([i]), images, out[None]
@@ -211,7 +235,7 @@ def _runs(mixture: Tensor) -> Iterator[tuple[Tensor, list[int]]]:
 
 
 def _run_of_points(
-    stages: "_Stages", anchors: list[Weights], c: Tensor, rows: Tensor, x: Tensor
+    stages: "Stages", anchors: list[Weights], c: Tensor, rows: Tensor, x: Tensor
 ) -> Iterator[Part]:
     """Outputs over a run of points that all mix the same anchors with coefficients c: (P, K)."""
     anchors = stages.without_unread(anchors, x)
@@ -230,13 +254,14 @@ def _run_of_points(
         coefficients = c[few] if linear else torch.ones(len(few), 1)  # (p, K) or (p, 1)
         uppers = [shared | combined(ck, moving) if moving[0] else shared for ck in c[few].tolist()]
         for images in stages.chunks(len(x)):
-            h = _run(below, anchors[0], stages.own(x[images]))  # (n, …)
+            h = run_stages(below, anchors[0], stages.own(x[images]))  # (n, …)
             parts = [chained[first](w, h) for w in anchors] if linear else [h]  # K or 1 × (n, …)
             if above:
                 room = torch.empty_like(parts[0])  # every point's mix is written here in turn
                 out = torch.empty(0)
                 for i, ck in enumerate(coefficients.tolist()):
-                    result = _run(above, uppers[i], _mix_into(room, ck, parts))  # (n, classes)
+                    mixed = _mix_into(room, ck, parts)
+                    result = run_stages(above, uppers[i], mixed)  # (n, classes)
                     out = out if i else result.new_empty(len(few), *result.shape)  # (p, n, classes)
                     out[i] = result
             else:
@@ -244,7 +269,7 @@ def _run_of_points(
             yield rows[few], images, out
 
 
-class _Stages:
+class Stages:
     """A network as a chain of stages, each of which is called with weights from outside.
 
     Parameters
@@ -285,7 +310,7 @@ class _Stages:
     def outputs(self, weights: Weights, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Outputs for all the images with one weight vector, a chunk at a time."""
         for images in self.chunks(len(x)):
-            yield images, _run(self.chain, weights, self.own(x[images]))
+            yield images, run_stages(self.chain, weights, self.own(x[images]))
 
     def without_unread(self, anchors: list[Weights], x: Tensor) -> list[Weights]:
         """Anchors in which neurons stand still that no output depends on in any of them.
@@ -411,7 +436,7 @@ class _Stage:
         return functional_call(self.module, own, (h,), tie_weights=False)
 
 
-def _run(stages: list[_Stage], weights: Weights, h: Tensor) -> Tensor:
+def run_stages(stages: Sequence[_Stage], weights: Weights, h: Tensor) -> Tensor:
     for stage in stages:
         h = stage(weights, h)
     return h

@@ -7,16 +7,16 @@ layer is linear in its weights. What is no mix is a plain function of t.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from math import comb, inf
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_list, check_whole, describe
+from .checks import check_choice, check_list, check_whole, describe
 from .times import check_pieces, from_steps, grid, one_time, sorted_times, times_of
 from .weights import Weights, check_weights, combined, distance, inner
 
@@ -120,6 +120,8 @@ class FunctionPath:
     function : function of t that gives Weights
     name, knots, domain, labels
         As for `Path`.
+    parts : sequence of Part
+        The paths of which it is joined, if it is: whoever looks at many points looks at theirs.
 
     Raises
     ------
@@ -141,6 +143,7 @@ class FunctionPath:
     knots: Sequence[float] = (0.0, 1.0)
     domain: tuple[float, float] = (0.0, 1.0)
     labels: Sequence[str] = ()
+    parts: Sequence["Part"] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_pieces(self)
@@ -168,7 +171,11 @@ class FunctionPath:
 
     def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
         """Length travelled from the first of the sorted times to each of them: shape (T,)."""
-        before, *others = sorted_times(t, self).tolist()
+        times = sorted_times(t, self)
+        if self.parts:
+            own = [(rows, path.travelled(at)) for path, at, rows in pieces(self, times)]
+            return joined_lengths(self, times, own)
+        before, *others = times.tolist()
         steps, here = [], self(before)
         for time in others:
             last, here = here, self(time)
@@ -177,6 +184,72 @@ class FunctionPath:
 
 
 AnyPath = Path | FunctionPath
+
+
+@dataclass(frozen=True)
+class Part:
+    """A path as a part of a longer one.
+
+    Attributes
+    ----------
+    path : path
+    start : float
+        The longer path's t at which it starts.
+    share : float
+        How much of the longer path's t it takes; negative if it is walked backwards.
+    """
+
+    path: AnyPath
+    start: float
+    share: float
+
+    def __call__(self, t: float) -> Weights:
+        """Weights at the longer path's t."""
+        return self.path(min(max((t - self.start) / self.share, 0.0), 1.0))
+
+
+def pieces(path: Any, t: Tensor) -> Iterator[tuple[Any, Tensor, Tensor]]:
+    """What a path is joined of, down to what is not: (path, its own times, which of t they are).
+
+    Parameters
+    ----------
+    path : path
+        Or a sheet, which is not joined of anything.
+    t : Tensor, shape (T,), float64, sorted
+    """
+    if not isinstance(path, FunctionPath) or not path.parts:
+        yield path, t, torch.arange(len(t))
+        return
+    ends = torch.tensor([max(part.start, part.start + part.share) for part in path.parts][:-1])
+    which = torch.bucketize(t, ends.double(), right=True)
+    for k, part in enumerate(path.parts):
+        rows = (which == k).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        own = (t[rows] - part.start) / part.share
+        own = own.clamp(0, 1).where((t[rows] >= 0) & (t[rows] <= 1), own)
+        if part.share < 0:
+            rows, own = rows.flip(0), own.flip(0)
+        for deepest, times, inside in pieces(part.path, own):
+            yield deepest, times, rows[inside]
+
+
+def joined_lengths(path: AnyPath, t: Tensor, own: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Length travelled along a joined path to each t: shape (T,).
+
+    Parameters
+    ----------
+    path : path
+    t : Tensor, shape (T,), float64, sorted
+    own : sequence of (which of t, length travelled to each)
+        Of each of its `pieces`. Chords lead from one to the next.
+    """
+    steps = torch.full((len(t) - 1,), torch.nan, dtype=torch.float64)
+    for rows, along in own:
+        steps[torch.minimum(rows[1:], rows[:-1])] = along.diff()
+    for i in steps.isnan().nonzero()[:, 0].tolist():
+        steps[i] = distance(path(float(t[i])), path(float(t[i + 1])))
+    return from_steps(steps)
 
 
 def as_path(path: AnyPath | Callable[[float], Weights]) -> AnyPath:
@@ -308,19 +381,31 @@ def backward(path: AnyPath) -> AnyPath:
         "labels": tuple(reversed(path.labels)),
     }
     if isinstance(path, FunctionPath):
-        return replace(path, function=lambda t: path.function(1 - t), **changes)
+        parts = (Part(path, 1.0, -1.0),)
+        return FunctionPath(lambda t: path.function(1 - t), path.name, parts=parts, **changes)
     return replace(path, coefficients=lambda t: path.coefficients(1 - t), **changes)
 
 
 @overload
-def concat(*paths: Path, name: str = "path") -> Path: ...
+def concat(*paths: Path, name: str = "path", equal: Literal["pieces", "paths"] = ...) -> Path: ...
 @overload
-def concat(*paths: AnyPath, name: str = "path") -> AnyPath: ...
-def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
-    """Walk several paths one after another; each piece between two knots takes equal time.
+def concat(
+    *paths: AnyPath, name: str = "path", equal: Literal["pieces", "paths"] = ...
+) -> AnyPath: ...
+def concat(
+    *paths: AnyPath, name: str = "path", equal: Literal["pieces", "paths"] = "pieces"
+) -> AnyPath:
+    """Walk several paths one after another.
 
     A part may be a plain function of t. The result is a mix if all the parts are, else a plain
     function of t. It keeps labels if any part has them.
+
+    Parameters
+    ----------
+    *paths : paths
+    name : str
+    equal : str
+        What takes equal time: all "pieces" between two knots, or all "paths".
 
     Raises
     ------
@@ -337,14 +422,19 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
     """
     if len(paths) == 1 and isinstance(paths[0], list | tuple):
         raise ValueError("give the paths one by one: concat(*paths)")
+    check_choice(equal, "equal", ("pieces", "paths"))
     paths = tuple(as_path(path) for path in paths)
     _check_joints(paths)
     pieces = [len(path.knots) - 1 for path in paths]
-    shares = [count / sum(pieces) for count in pieces]
-    starts = [before / sum(pieces) for before in accumulate(pieces, initial=0)]
+    counts = pieces if equal == "pieces" else [1] * len(paths)
+    starts = [before / sum(counts) for before in accumulate(counts, initial=0)]
+    parts = [
+        Part(path, start, count / sum(counts))
+        for path, start, count in zip(paths, starts, counts, strict=False)
+    ]
     knots = [0.0]
-    for path, start, share in zip(paths, starts, shares, strict=False):
-        knots += [start + share * t for t in path.knots[1:]]
+    for part in parts:
+        knots += [part.start + part.share * t for t in part.path.knots[1:]]
     knots[-1] = 1.0
     labels: tuple[str, ...] = ()
     if any(path.labels for path in paths):
@@ -354,14 +444,14 @@ def concat(*paths: AnyPath, name: str = "path") -> AnyPath:
 
     mixes = [path for path in paths if isinstance(path, Path)]
     if len(mixes) == len(paths):
+        shares = [part.share for part in parts]
         anchors, coefficients = _joined_mixes(mixes, starts, shares)
         return Path(anchors, coefficients, **shape)
 
     def function(t: float) -> Weights:
-        k = max(k for k in range(len(paths)) if t >= starts[k])
-        return paths[k](min((t - starts[k]) / shares[k], 1.0))
+        return next(part for part in reversed(parts) if t >= part.start)(t)
 
-    return FunctionPath(function, **shape)
+    return FunctionPath(function, parts=tuple(parts), **shape)
 
 
 def _check_joints(paths: Sequence[AnyPath]) -> None:

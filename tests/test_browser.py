@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import ROOT
 
-from modeconn_lite import PathExplorer, SheetExplorer, bezier, data, segment, zoo
+from modeconn_lite import PathExplorer, SheetExplorer, bezier, data, exchanges, segment, zoo
 from modeconn_lite.explorers import BlockExplorer, NeuronExplorer, RaceExplorer
 from modeconn_lite.landscapes import plane
-from modeconn_lite.methods import dropout, symmetry
+from modeconn_lite.methods import dropout
 
 pytestmark = pytest.mark.browser
 PAGES = [*book_site.pages(ROOT), "search", "genindex"]
@@ -171,7 +171,7 @@ def bench(chromium, tmp_path_factory):
     network, digits = zoo.network("digits"), data.load("digits")
     a, b, c = zoo.load("digits")[:3]
     line, bent = segment(a, b), bezier([a, c, b])
-    swaps = symmetry.walk_back(network, a, {"1": [1, 0, *range(2, 64)]})
+    swaps = exchanges.walk_back(network, a, {"1": [1, 0, *range(2, 64)]})
     halves = {name: torch.arange(32) for name in ("1", "3", "5")}
     walk = dropout.merged(dropout.walk(network, a, b, halves, halves))
     sheet = plane(a, b, c)

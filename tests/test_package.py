@@ -24,7 +24,7 @@ FLOORS = [
     {"explorers", "plots"},
     {"methods"},
     {"evaluation", "landscapes", "zoo"},
-    {"look"},
+    {"look", "exchanges"},
     {"forward"},
     {
         "paths",

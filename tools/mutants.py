@@ -50,7 +50,7 @@ ALSO = {
     "explorers/sources": ["explorers/test_paths_and_sheets.py"],
     "explorers/views": ["explorers/test_paths_and_sheets.py"],
     "evaluation": ["test_look.py"],
-    "forward": ["test_look.py", "test_evaluation.py"],
+    "forward": ["test_look.py", "test_evaluation.py", "test_exchanges.py"],
     "layout": ["test_neurons.py"],
     "look": ["test_evaluation.py"],
     "methods/__init__": ["methods/test_base.py", "test_scoreboard.py"],

@@ -1,29 +1,24 @@
 """Chapter 2. Are A and B the same network, shuffled? Matching B's neurons to A's.
 
-In which order B's neurons resemble A's most (`weight_matching`, `activation_matching`), and how B
-gets its own order back (`walk_back`). What else fails half-way is in `repair`, the valley between
-a network and its shuffled copy in `saddles`.
+In which order B's neurons resemble A's most (`weight_matching`, `activation_matching`). How B gets
+its own order back is in `exchanges`, what else fails half-way in `repair`, the valley between a
+network and its shuffled copy in `saddles`.
 """
-
-from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..activations import watch
-from ..checks import check_indices, check_inputs, check_network, check_split, check_whole, describe
+from ..checks import check_inputs, check_network, check_split, check_whole
 from ..data import Split
+from ..exchanges import Orders, with_walk_back
 from ..layout import Hidden, hidden_layers
 from ..neurons import butterflies, permute, reordered, tried_layers
-from ..paths import AnyPath, FunctionPath, segment
-from ..weights import Weights, check_weights, combined, inner, norm
+from ..paths import AnyPath, segment
+from ..weights import Weights, check_weights, inner, norm
 from .base import and_to_copy
 from .repair import repaired
-
-Orders = dict[str, Tensor]
-
 
 # --- Matching ------------------------------------------------------------------------------------
 
@@ -239,78 +234,6 @@ def _standardised(given: Tensor, size: int) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=least)
 
 
-# --- From a copy back to the original ------------------------------------------------------------
-
-
-def transpositions(order: Sequence[int] | Tensor) -> list[tuple[int, int]]:
-    """Exchanges of two places that turn `order`, one after another, into 0, 1, 2, …
-
-    Each sets one place right, so a permutation of n with c cycles takes n − c of them.
-
-    Raises
-    ------
-    ValueError
-        If the order is no permutation.
-    """
-    if not isinstance(order, Sequence | Tensor) or isinstance(order, str):
-        raise ValueError(f"order must be a list of whole numbers, not {describe(order)}")
-    size = len(order) if not isinstance(order, Tensor) or order.dim() else 0
-    now = check_indices(order, size, "order", every=True).tolist()
-    swaps = []
-    for place in range(len(now)):
-        while now[place] != place:
-            other = now[place]
-            swaps.append((place, other))
-            now[place], now[other] = now[other], now[place]
-    return swaps
-
-
-def walk_back(network: nn.Module, b: Weights, orders: Orders) -> FunctionPath:
-    """From the copy `permute(network, b, orders)` to b: two neurons at a time change places.
-
-    Each exchange is a straight line, half-way along which both neurons are the same; that point
-    is a knot too, since the loss peaks there. (A function of t, for anchors would fill memory.)
-
-    Parameters
-    ----------
-    network : nn.Module
-        The architecture.
-    b : Weights
-        Where the path ends.
-    orders : dict of str to Tensor, shape (n,)
-        As from `weight_matching`.
-
-    Raises
-    ------
-    ValueError
-        If an order is no permutation of a hidden layer, or the weights do not fit.
-    """
-    layers = hidden_layers(network)
-    permute(network, b, orders)  # checks everything
-    now = {name: torch.as_tensor(order).cpu().clone() for name, order in orders.items()}
-    states = [now]
-    for name, order in now.items():
-        for i, j in transpositions(order):
-            now = now | {name: now[name].clone()}
-            now[name][[i, j]] = now[name][[j, i]]
-            states.append(now)
-    swaps = len(states) - 1
-
-    @lru_cache(maxsize=4)
-    def copy_after(k: int) -> Weights:
-        return reordered(layers, b, states[k])
-
-    def point(t: float) -> Weights:
-        k = min(int(t * swaps + 1e-9), max(swaps - 1, 0))  # the exchange that is going on
-        share = min(max(round(t * swaps - k, 9), 0.0), 1.0)
-        if share == 0:
-            return dict(copy_after(k))
-        return combined((1 - share, share), (copy_after(k), copy_after(k + 1)))
-
-    knots = (*(k / (2 * swaps) for k in range(2 * swaps)), 1.0) if swaps else (0.0, 1.0)
-    return FunctionPath(point, "walk back", knots)
-
-
 # --- Connections ---------------------------------------------------------------------------------
 
 
@@ -341,7 +264,7 @@ def connect_weight_matching(
     tried_layers(network, check_split(split).x)
     orders = weight_matching(network, a, b, seed=seed)
     line = segment(a, permute(network, b, orders), name="weight matching")
-    return _in_halves(line, walk_back(network, b, orders)) if undo else line
+    return with_walk_back(network, line, b, orders) if undo else line
 
 
 def connect_activation_matching(
@@ -367,15 +290,7 @@ def connect_activation_matching(
     orders = activation_matching(network, a, b, check_split(split).x)
     there = permute(network, b, orders)
     line = repaired(network, a, there, split.x) if repair else segment(a, there)
-    return _in_halves(line, walk_back(network, b, orders)) if undo else line
-
-
-def _in_halves(line: AnyPath, walk: FunctionPath) -> FunctionPath:
-    """First the line, then the walk, half the time for each however many pieces the walk has."""
-    knots = (*(t / 2 for t in line.knots[:-1]), *(0.5 + t / 2 for t in walk.knots))
-    return FunctionPath(
-        lambda t: line(2 * t) if t < 0.5 else walk(2 * t - 1), f"{line.name} + swaps", knots
-    )
+    return with_walk_back(network, line, b, orders) if undo else line
 
 
 METHODS = (

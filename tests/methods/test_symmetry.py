@@ -1,5 +1,4 @@
 import itertools
-import math
 from itertools import pairwise
 
 import pytest
@@ -8,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from modeconn_lite import data, evaluation, neurons, zoo
+from modeconn_lite import data, evaluation, exchanges, neurons, zoo
 from modeconn_lite.layout import hidden_layers
 from modeconn_lite.methods import symmetry
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.paths import segment
-from modeconn_lite.weights import apply, distance, fresh_weights, inner, mix, to
+from modeconn_lite.weights import apply, fresh_weights, inner, mix, to
 
 NETWORKS = {
     "mlp": lambda: mlp((9, 12, 11, 10, 3)),
@@ -111,39 +110,6 @@ def test_one_hidden_layer_is_matched_optimally():
     assert found == pytest.approx(best, rel=1e-6)
 
 
-@given(st.permutations(range(9)))
-def test_transpositions_sort(order):
-    swaps, now = symmetry.transpositions(order), list(order)
-    for i, j in swaps:
-        now[i], now[j] = now[j], now[i]
-    seen: set[int] = set()
-    cycles = 0
-    for start in range(9):
-        cycles += start not in seen
-        while start not in seen:
-            seen.add(start)
-            start = order[start]
-    assert now == list(range(9))
-    assert len(swaps) == 9 - cycles
-
-
-def test_the_walk_back_visits_copies_and_ends_at_b():
-    network = mlp((9, 6, 5, 3)).double()
-    b, x = to(fresh_weights(network, 0), torch.float64), torch.randn(20, 9, dtype=torch.float64)
-    orders = {"1": torch.tensor([3, 1, 0, 2, 5, 4]), "3": torch.tensor([1, 2, 0, 3, 4])}
-    walk = symmetry.walk_back(network, b, orders)
-    assert same(walk(0.0), neurons.permute(network, b, orders))
-    assert same(walk(1.0), b)
-    assert len(walk.knots) == 2 * 5 + 1  # three and two exchanges, and the middle of each
-    for t in walk.knots[::2]:
-        assert torch.allclose(apply(network, walk(t), x), apply(network, b, x))
-    middle = walk(walk.knots[1])  # the first exchange: two neurons coincide
-    rows = torch.cat([middle["1.weight"], middle["1.bias"][:, None]], 1)
-    assert len(rows.unique(dim=0)) == 5
-    nowhere = symmetry.walk_back(network, b, {"1": torch.arange(6)})
-    assert same(nowhere(0.3), b)
-
-
 @pytest.mark.parametrize("undo", [False, True])
 def test_connections_join_a_to_b_or_to_its_copy(undo):
     network, split = zoo.network("digits"), data.load("digits").train
@@ -203,7 +169,7 @@ def test_no_network_and_no_weights(wrong):
     for call in (
         lambda network, a, b: symmetry.weight_matching(network, a, b, seed=0),
         lambda network, a, b: symmetry.activation_matching(network, a, b, x),
-        lambda network, a, b: symmetry.walk_back(network, b, {"1": [4, 3, 2, 1, 0]}),
+        lambda network, a, b: exchanges.walk_back(network, b, {"1": [4, 3, 2, 1, 0]}),
     ):
         with pytest.raises(ValueError, match=r"network must be an nn\.Module"):
             call(wrong, a, a)
@@ -257,35 +223,6 @@ def test_sequences_are_matched_by_weights_and_refused_by_activations():
     assert symmetry.weight_matching(network, a, b, seed=0)["0"].shape == (5,)
     with pytest.raises(ValueError, match=r"layer '0' gives outputs of shape .* flatten the inputs"):
         symmetry.activation_matching(network, a, b, torch.randn(8, 5, 4))
-
-
-@pytest.mark.parametrize(
-    "order",
-    [[0, 0, 1], [1, 1, 1], [0, 1, 3], [-1, 0, 1], [0.0, 2.0, 1.0], [True, False], "012", None],
-)
-def test_what_is_no_permutation_is_no_walk_either(order):
-    with pytest.raises(ValueError, match="order"):
-        symmetry.transpositions(order)
-    network = mlp((4, 3, 2))
-    b = fresh_weights(network, 0)
-    with pytest.raises(ValueError, match="order of layer '1'"):
-        symmetry.walk_back(network, b, {"1": order})
-    with pytest.raises(ValueError, match="no hidden layer '3'"):
-        symmetry.walk_back(network, b, {"3": [0, 1]})
-    for orders in (None, [2, 1, 0], "1"):
-        with pytest.raises(ValueError, match="orders must be a dict"):
-            symmetry.walk_back(network, b, orders)
-    nan = {key: w * torch.nan for key, w in b.items()}
-    with pytest.raises(ValueError, match="not finite"):
-        symmetry.walk_back(network, nan, {"1": [2, 1, 0]})
-
-
-def test_an_order_is_copied_when_the_walk_is_made():
-    network = mlp((4, 3, 2))
-    b, order = fresh_weights(network, 0), torch.tensor([1, 2, 0])
-    walk = symmetry.walk_back(network, b, {"1": order})
-    order.copy_(torch.arange(3))
-    assert same(walk(0.0), neurons.permute(network, b, {"1": [1, 2, 0]}))
 
 
 def test_correlations_are_taken_around_the_mean():
@@ -344,47 +281,14 @@ def test_a_stream_read_in_several_places_adds_up():
     assert symmetry.activation_matching(network, a, b, x)["1"].tolist() == list(best)
 
 
-def test_the_walk_s_points_are_where_they_belong():
-    """At every share of every exchange: the mix of the two copies beside it."""
-    network = mlp((4, 5, 2)).double()
-    b = to(fresh_weights(network, 0), torch.float64)
-    order = torch.tensor([1, 2, 3, 4, 0])
-    walk = symmetry.walk_back(network, b, {"1": order})
-    swaps = symmetry.transpositions(order)
-    assert len(swaps) == 4
-    now, copies = order.clone(), [neurons.permute(network, b, {"1": order})]
-    for i, j in swaps:
-        now[[i, j]] = now[[j, i]]
-        copies.append(neurons.permute(network, b, {"1": now}))
-    for k in range(4):
-        for share in (0.0, 0.25, 0.5, 0.9):
-            point = walk((k + share) / 4)
-            wanted = mix((1 - share, share), (copies[k], copies[k + 1]))
-            assert all(torch.allclose(point[key], wanted[key], atol=1e-12) for key in b)
-    assert walk.knots == tuple(k / 8 for k in range(9))
-    assert walk.length() == pytest.approx(
-        sum(distance(one, two) for one, two in pairwise(copies)), rel=1e-6
-    )
-
-
 def test_halves_of_the_connection_take_half_the_time_each():
     network, split = zoo.network("digits"), data.load("digits").train
     a, b = zoo.load("digits")[:2]
     orders = symmetry.weight_matching(network, a, b, seed=0)
     there = neurons.permute(network, b, orders)
     path = symmetry.connect_weight_matching(network, a, b, split)
-    walk = symmetry.walk_back(network, b, orders)
+    walk = exchanges.walk_back(network, b, orders)
     for t, point in ((0.25, mix((0.5, 0.5), (a, there))), (0.5, there), (0.75, walk(0.5))):
         assert all(torch.allclose(path(t)[key], point[key], atol=1e-6) for key in a)
     assert path.knots[:2] == (0.0, 0.5)
     assert path.knots[1:] == tuple(0.5 + t / 2 for t in walk.knots)
-
-
-def test_length_of_the_walk():
-    """Each exchange of two neurons is a straight line of length √2 times their distance."""
-    network = mlp((4, 2, 3))
-    b = fresh_weights(network, 0)
-    walk = symmetry.walk_back(network, b, {"1": torch.tensor([1, 0])})
-    one, two = neurons.butterflies(b, hidden_layers(network)[0])
-    assert walk.length() == pytest.approx(math.sqrt(2) * float((one - two).norm()), rel=1e-5)
-    assert walk.length() == pytest.approx(distance(b, walk(0.0)), rel=1e-5)
