@@ -166,7 +166,7 @@ def filled_in(tmp_path_factory) -> Path:
 def test_every_page_has_its_buttons_once_the_address_is_known(filled_in):
     repository = "https://github.com/someone/a-book"
     binder = "https://mybinder.org/v2/gh/someone/a-book/v1?urlpath=lab/tree/book/"
-    colab = "https://colab.research.google.com/github/someone/a-book/blob/v1/book/01_one.ipynb"
+    colab = "https://colab.research.google.com/github/someone/a-book/blob/notebooks/01_one.ipynb"
     for name, file in (("intro", "intro.md"), ("01_one", "01_one.ipynb")):
         links = launch_links(filled_in / f"book/{name}.html")
         assert binder + file in links

@@ -5,7 +5,7 @@
 2. A line under each title, "18 min to skim, about 80 to study · runs in about 25 s on 2 CPU cores",
    and the directive ``{timings}`` with the same figures for the whole book.
 3. What is folded away (`folding.py`), figures that stack on a phone (`panels.py`), the page of the
-   package (`package_page.py`).
+   package (`package_page.py`), the chapters as plain notebooks (`plain.py`).
 4. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
    shows each in a frame apart.)
 5. A silent console: the theme's scripts announce themselves there, ours do not.
@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import yaml
 from package_page import slim
+from plain import FOLDER
 
 WORDS_PER_MINUTE = 220
 CODE_WEIGHT = 0.3  # to who skims, a word of code counts this much
@@ -121,8 +122,8 @@ def launch_links(
 ) -> list[dict[str, str]]:
     """Binder and Colab links of one page; an empty list while the repository is not known.
 
-    Binder opens the page itself. Colab opens notebooks only: on a page that is none it opens the
-    first chapter.
+    Binder opens the page itself. Colab opens notebooks only, the plain ones, from the branch to
+    which `.github/workflows/publish.yml` pushes them; on a page that is none, the first chapter.
     """
     if not repository:
         return []
@@ -138,14 +139,14 @@ def launch_links(
         }
     ]
     if notebooks:
-        chapter = quote(page if is_notebook else notebooks[0])
+        chapter = quote((page if is_notebook else notebooks[0]).rpartition("/")[2])
         what = "this page" if is_notebook else "the first chapter"
         links.append(
             {
                 "text": "Colab",
                 "tooltip": f"Open {what} in Colab",
                 "icon": "_static/images/logo_colab.png",
-                "url": f"{COLAB}/github/{owner}/{name}/blob/{branch}/{chapter}.ipynb",
+                "url": f"{COLAB}/github/{owner}/{name}/blob/{FOLDER}/{chapter}.ipynb",
             }
         )
     return links
@@ -196,6 +197,7 @@ def _add_to_page(app, pagename, templatename, context, doctree) -> None:
         )
     body = context["body"]
     if pagename in notebooks:  # the others are looked up, not read
+        _download_plain(context, pagename.rpartition("/")[2])
         line = time_line(*reading_minutes(source(root, pagename)), timings(root).get(pagename))
         body = body.replace("</h1>", f'</h1>\n<p class="mc-time">{line}</p>', 1)
     if "mc-package" in body:
@@ -206,6 +208,15 @@ def _add_to_page(app, pagename, templatename, context, doctree) -> None:
     body = FORMULA_AND_MARK.sub(r'<span class="mc-keep">\1\2</span>', body)
     # Every exercise and every solution of a page would have the same id.
     context["body"] = re.sub(r'<section id="(?:exercise|solution)-content">', "<section>", body)
+
+
+def _download_plain(context, name: str) -> None:
+    """The theme's download button leads to the plain notebook, not to the chapter's source."""
+    for group in context["header_buttons"]:
+        for button in group.get("buttons", []):
+            if button.get("label") == "download-source-button":
+                button["url"] = context["pathto"](f"{FOLDER}/{name}.ipynb", resource=True)
+                button["tooltip"] = "Download this page as a notebook"
 
 
 # --- The page of timings ------------------------------------------------------------------------
@@ -286,6 +297,7 @@ def setup(app):
     app.setup_extension("folding")
     app.setup_extension("package_page")
     app.setup_extension("panels")
+    app.setup_extension("plain")
     app.add_directive("timings", _timings_directive())
     app.connect("config-inited", _configure)
     # After the theme has begun its list of header buttons (priority 501).
