@@ -4,8 +4,9 @@
    that is empty.
 2. A line under each title, "18 min to skim, about 80 to study · runs in about 25 s on 2 CPU cores",
    and the directive ``{timings}`` with the same figures for the whole book.
-3. What is folded away (`folding.py`), figures that stack on a phone (`panels.py`), the page of the
-   package (`package_page.py`).
+3. What chapters write in plain Markdown and the site makes into more (`chapter_forms.py`), what is
+   folded away (`folding.py`), figures that stack on a phone (`panels.py`), the page of the package
+   (`package_page.py`).
 4. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
    shows each in a frame apart.)
 5. A silent console: the theme's scripts announce themselves there, ours do not.
@@ -22,6 +23,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import yaml
+from chapter_forms import REFERENCES
 from package_page import slim
 
 WORDS_PER_MINUTE = 220
@@ -76,6 +78,7 @@ def reading_minutes(path: Path) -> tuple[int, int | None]:
             continue  # not on the page
         exercises += len(EXERCISE.findall(text))
         in_solution |= "{solution-start}" in text
+        text = REFERENCES.sub("", text)
         words = len(text.split())
         all_words += words
         if kind == "code":
@@ -283,6 +286,7 @@ def _silence_theme(app, error) -> None:
 def setup(app):
     # Jupyter Book sets this for sphinx_comments, which we leave out.
     app.add_config_value("comments_config", {}, "html")
+    app.setup_extension("chapter_forms")
     app.setup_extension("folding")
     app.setup_extension("package_page")
     app.setup_extension("panels")
