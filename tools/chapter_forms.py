@@ -1,5 +1,4 @@
-"""What chapters write in plain Markdown because any viewer of notebooks reads it, and the site makes
-into more.
+"""What chapters write in plain Markdown, which any viewer reads, and what the site makes of it.
 
 ============================================================  ==================================
 in the notebook                                               on the site
@@ -40,7 +39,7 @@ BUTTON = re.compile(r"^\*\*(\[[^\[\]]+\]\([^\s()]+\))\*\*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Paper:
-    """One entry of references.bib; `authors` as in a citation, `text` as in a list of references."""
+    """An entry of references.bib; `authors` as in a citation, `text` as in the References."""
 
     key: str
     authors: str
@@ -49,7 +48,7 @@ class Paper:
     text: str
 
     def cite(self, textual: bool = False) -> str:
-        """The plain citation: ``[Ito et al., 2025](address)``, or ``[Ito et al. (2025)](address)``."""
+        """``[Ito et al., 2025](address)``; `textual`: ``[Ito et al. (2025)](address)``."""
         year = f" ({self.year})" if textual else f", {self.year}"
         return f"[{self.authors}{year}]({self.address})"
 
@@ -133,13 +132,13 @@ def for_site(markdown: str, prefix: str, known: dict[str, Paper]) -> str:
     body = COLOURED.sub(lambda m: f"[{m[2]}]{{.mc-{m[2].lower()}}}", body)
     body = BUTTON.sub(r"\1{.mc-start}", body)
     if listed:
-        body += f"## References\n\n```{{bibliography}}\n:filter: docname in docnames\n"
+        body += "## References\n\n```{bibliography}\n:filter: docname in docnames\n"
         body += f":keyprefix: {prefix}\n```"
     return body
 
 
 def key_prefix(page: str) -> str:
-    """What keeps the citations of one chapter apart from another's: ``ch1-``; empty for the rest."""
+    """``ch1-``, so that each chapter has citations of its own; empty for pages that are none."""
     number = re.match(r"\d+(?=_)", page.rsplit("/", 1)[-1])
     return f"ch{int(number[0])}-" if number else ""
 

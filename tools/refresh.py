@@ -99,8 +99,9 @@ def _fold(cells: list[nbformat.NotebookNode]) -> None:
     """Hide in Jupyter what is folded on the website: solutions, and the code of tagged cells."""
     in_solution = False
     for cell in cells:
-        is_code, ends = cell.cell_type == "code", "{solution-end}" in cell.source
-        if in_solution and not ends:
+        is_code = cell.cell_type == "code"
+        starts, ends = (cell.source.rfind(f"{{solution-{mark}}}") for mark in ("start", "end"))
+        if in_solution and (is_code or ends < 0):
             hidden = {"source_hidden": True} | ({"outputs_hidden": True} if is_code else {})
             cell.metadata["jupyter"] = nbformat.from_dict(hidden)
         elif is_code and FOLDED & set(cell.metadata.get("tags", [])):
