@@ -9,6 +9,7 @@ the list under ``## References``, made by refresh.py          ``{bibliography}``
 ``[the figure on width](#fig-width)``                         ``{numref}``: Fig. 1.5
 ``**A**``, ``**B**`` (``__A__`` within bold)                      in their colours
 ``**[Start](01_interpolation.ipynb)**`` in a line of its own   a button
+``{solution-start}``                                          folded: ``:class: dropdown``
 ============================================================  ==================================
 
 A link is a citation if it leads to the address of a paper in references.bib. Authors and year are
@@ -33,6 +34,9 @@ _PLAIN = re.sub(r"\?P<\w+>", "?:", CITATION.pattern)
 IN_BRACKETS = re.compile(rf"\((?:{_PLAIN}; )*{_PLAIN}\)")
 REFERENCES = re.compile(r"^## References *(?:\n.*)?\Z", re.DOTALL | re.MULTILINE)
 FIGURE = re.compile(r"\[[^\[\]]+\]\(#(fig-[\w-]+)\)")
+SOLUTION = re.compile(r"^(:{3,}|`{3,})(\{solution-start\}.*)\n(?!(?::.*\n)*?:class:)", re.MULTILINE)
+# All that JupyterLab shows of a hidden cell is its first line.
+IN_WORDS = "<!-- The solution in words -->\n\n"
 COLOURED = re.compile(r"(?<![\w*_])(\*\*|__)([AB])\1(?![\w*_])")
 BUTTON = re.compile(r"^\*\*(\[[^\[\]]+\]\([^\s()]+\))\*\*$", re.MULTILINE)
 
@@ -125,9 +129,10 @@ def for_site(markdown: str, prefix: str, known: dict[str, Paper]) -> str:
         role = "cite:t" if match["in"] else "cite"
         return f"{{{role}}}`{prefix}{paper.key}`" if paper else match[0]
 
-    body = REFERENCES.sub("", markdown)
-    listed = body != markdown
+    body = REFERENCES.sub("", markdown.removeprefix(IN_WORDS))
+    listed = REFERENCES.search(markdown)
     body = CITATION.sub(alone, IN_BRACKETS.sub(in_brackets, body))
+    body = SOLUTION.sub(r"\1\2\n:class: dropdown\n", body)
     body = FIGURE.sub(r"{numref}`\1`", body)
     body = COLOURED.sub(lambda m: f"[{m[2]}]{{.mc-{m[2].lower()}}}", body)
     body = BUTTON.sub(r"\1{.mc-start}", body)

@@ -23,7 +23,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from book_site import TIMINGS, pages, source, timings
-from chapter_forms import REFERENCES, papers, reference_list
+from chapter_forms import IN_WORDS, REFERENCES, papers, reference_list
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE_BYTES = 60_000
@@ -104,12 +104,12 @@ def _fold(cells: list[nbformat.NotebookNode]) -> None:
         if in_solution and (is_code or ends < 0):
             hidden = {"source_hidden": True} | ({"outputs_hidden": True} if is_code else {})
             cell.metadata["jupyter"] = nbformat.from_dict(hidden)
+            if not is_code and not cell.source.startswith(IN_WORDS):
+                cell.source = IN_WORDS + cell.source
         elif is_code and FOLDED & set(cell.metadata.get("tags", [])):
             cell.metadata["jupyter"] = nbformat.from_dict({"source_hidden": True})
-        if not is_code and (ends or "{solution-start}" in cell.source):
-            in_solution = cell.source.rfind("{solution-start}") > cell.source.rfind(
-                "{solution-end}"
-            )
+        if not is_code and starts != ends:
+            in_solution = starts > ends
 
 
 def _list_references(cells: list[nbformat.NotebookNode]) -> None:
