@@ -4,12 +4,12 @@
    that is empty.
 2. A line under each title, "18 min to skim, about 80 to study · runs in about 25 s on 2 CPU cores",
    and the directive ``{timings}`` with the same figures for the whole book.
-3. What chapters write in plain Markdown and the site makes into more (`chapter_forms.py`), what is
-   folded away (`folding.py`), figures that stack on a phone (`panels.py`), the page of the package
-   (`package_page.py`).
+3. What is folded away (`folding.py`), figures that stack on a phone (`panels.py`), the page of the
+   package (`package_page.py`).
 4. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
    shows each in a frame apart.)
 5. A silent console: the theme's scripts announce themselves there, ours do not.
+6. Citations, and what else chapters write in plain Markdown (`chapter_forms.py`).
 
 `tools/refresh.py` uses the reading functions at the top, which need no Sphinx.
 """
