@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import refresh
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 STREAM = {"output_type": "stream", "name": "stdout"}
 
@@ -46,6 +46,34 @@ def test_noise_goes_and_content_stays():
 def test_normal_form_is_stable():
     once = refresh.normalise(noisy())
     assert refresh.text(refresh.normalise(once)) == refresh.text(once)
+
+
+def test_solutions_and_folded_code_are_hidden_in_jupyter():
+    cells = [
+        new_code_cell("plot()", metadata={"tags": ["hide-input"]}),
+        new_code_cell("stub()", metadata={"jupyter": {"source_hidden": True}}),
+        new_markdown_cell(":::{solution-start} ex\n:::"),
+        new_markdown_cell("Because."),
+        new_code_cell("solve()"),
+        new_markdown_cell(":::{solution-end}\n:::\n\nMore.\n\n:::{solution-start} ex-2\n:::"),
+        new_code_cell("solve()"),
+        new_markdown_cell(":::{solution-end}\n:::"),
+        new_code_cell("after()"),
+    ]
+    after = refresh.normalise(new_notebook(cells=cells)).cells
+    source, both = {"source_hidden": True}, {"source_hidden": True, "outputs_hidden": True}
+    hidden = [cell.metadata.get("jupyter") for cell in after]
+    assert hidden == [source, None, None, source, both, None, both, None, None]
+    # JupyterLab shows the first line of a hidden cell.
+    assert after[3].source == "<!-- The solution in words -->\n\nBecause."
+    assert after[2].source == cells[2].source and after[4].source == cells[4].source
+
+
+def test_references_are_listed():
+    text = "See [Ito et al. (2025)](https://arxiv.org/abs/2510.08023).\n\n## References"
+    once = refresh.normalise(new_notebook(cells=[new_markdown_cell(text)]))
+    assert once.cells[0].source.startswith(f"{text}\n\n- Akira Ito, ")
+    assert refresh.normalise(once) == once
 
 
 def test_errors_and_stderr_are_reported(tmp_path):

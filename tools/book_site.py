@@ -9,6 +9,7 @@
 4. Each style and script of the explorers once a page. (Notebook outputs carry their own: Colab
    shows each in a frame apart.)
 5. A silent console: the theme's scripts announce themselves there, ours do not.
+6. Citations, and what else chapters write in plain Markdown (`chapter_forms.py`).
 
 `tools/refresh.py` uses the reading functions at the top, which need no Sphinx.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import yaml
+from chapter_forms import REFERENCES
 from package_page import slim
 from plain import FOLDER
 
@@ -77,6 +79,7 @@ def reading_minutes(path: Path) -> tuple[int, int | None]:
             continue  # not on the page
         exercises += len(EXERCISE.findall(text))
         in_solution |= "{solution-start}" in text
+        text = REFERENCES.sub("", text)
         words = len(text.split())
         all_words += words
         if kind == "code":
@@ -294,6 +297,7 @@ def _silence_theme(app, error) -> None:
 def setup(app):
     # Jupyter Book sets this for sphinx_comments, which we leave out.
     app.add_config_value("comments_config", {}, "html")
+    app.setup_extension("chapter_forms")
     app.setup_extension("folding")
     app.setup_extension("package_page")
     app.setup_extension("panels")

@@ -23,12 +23,14 @@ from pathlib import Path
 import nbformat
 import yaml
 from book_site import TIMINGS, pages, source, timings
+from chapter_forms import IN_WORDS, REFERENCES, papers, reference_list
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE_BYTES = 60_000
 NOTEBOOK_BYTES = 2_000_000
 CELL_SECONDS = 120
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+FOLDED = {"hide-input", "remove-input", "remove-cell"}  # tags: folded or left out on the website
 COLAB_MARK = '"google.colab" in sys.modules'
 
 
@@ -88,7 +90,37 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 cell.source = colab_cell()
                 cell.metadata.tags = ["remove-cell"]  # of no use on the website
             break
+    _fold(notebook.cells)
+    _list_references(notebook.cells)
     return notebook
+
+
+def _fold(cells: list[nbformat.NotebookNode]) -> None:
+    """Hide in Jupyter what is folded on the website: solutions, and the code of tagged cells."""
+    in_solution = False
+    for cell in cells:
+        is_code = cell.cell_type == "code"
+        starts, ends = (cell.source.rfind(f"{{solution-{mark}}}") for mark in ("start", "end"))
+        if in_solution and (is_code or ends < 0):
+            hidden = {"source_hidden": True} | ({"outputs_hidden": True} if is_code else {})
+            cell.metadata["jupyter"] = nbformat.from_dict(hidden)
+            if not is_code and not cell.source.startswith(IN_WORDS):
+                cell.source = IN_WORDS + cell.source
+        elif is_code and FOLDED & set(cell.metadata.get("tags", [])):
+            cell.metadata["jupyter"] = nbformat.from_dict({"source_hidden": True})
+        if not is_code and starts != ends:
+            in_solution = starts > ends
+
+
+def _list_references(cells: list[nbformat.NotebookNode]) -> None:
+    """Write the list of what the chapter cites: the website has its own, other viewers have not."""
+    markdown = [cell for cell in cells if cell.cell_type == "markdown"]
+    for cell in markdown:
+        if REFERENCES.search(cell.source):
+            known = papers(ROOT / "book" / "references.bib")
+            body = "\n".join(REFERENCES.sub("", other.source) for other in markdown)
+            listed = reference_list(body, known)
+            cell.source = REFERENCES.sub(lambda _, listed=listed: listed, cell.source)
 
 
 def _outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
