@@ -142,3 +142,24 @@ def test_the_path_turns_at_right_angles():
 
 def test_halves_in_a_layer():
     assert 1e18 < comb(64, 32) < 2e18
+
+
+# --- The instructors' page ------------------------------------------------------------------------
+
+
+def test_answers_to_the_exam_questions():
+    assert Q(1, 2) ** 3 * 2 == Q(1, 4) and Q(3, 4) ** 3 + Q(1, 4) ** 3 == Q(7, 16)
+    above = [loss - 0.1 - 0.8 * t for t, loss in ((0.5, 0.8), (0.75, 1.2))]
+    assert above == pytest.approx([0.3, 0.5])
+
+    likeness = ((6, 5, 1), (5, 1, 2), (2, 3, 4))
+    totals = {
+        order: sum(likeness[i][j] for i, j in enumerate(order)) for order in permutations(range(3))
+    }
+    assert max(totals, key=totals.__getitem__) == (1, 0, 2) and totals[1, 0, 2] == 14
+    assert totals[0, 1, 2] == 11 and sorted(totals.values())[-2] < 14
+    stretch = 1.5 / (0.25 * 5 + 0.5 * 0.6 * 2) ** 0.5
+    assert stretch == pytest.approx(1.10, abs=5e-3)
+
+    fit = ((1, 1, -1), (-2, 1, -2))
+    assert [output(fit, 0, Q(x)) for x in range(4)] == [0, 0, 1, 0]
