@@ -6,8 +6,8 @@ Each mutant is one small change, made by the operators of mutmut: another operat
 string, an argument left out. It is tried in a copy of this folder against the tests of its module,
 so nothing in here is ever changed. A mutant that no test notices survives; the report lists those.
 
-Left alone: annotations, decorators, docstrings, and all of a `raise`: tests need not know a
-message by heart.
+Left alone: annotations, decorators, docstrings; all of a `raise`, since tests need not know a
+message by heart; and what eyes judge and tests need not: colours and widths of lines, help.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ ALSO = {
     "weights": ["test_paths.py", "test_training.py"],
 }
 LET_ALONE = ("len", "isinstance")  # a wrong argument is an error at once
+# Arguments by these names change how something looks, not what it says.
+LOOKS = """
+    alpha bbox_to_anchor c cmap color colors desc description facecolor figsize fontsize ha
+    handlelength handles height_ratios help hspace linestyle linewidth linewidths loc ls lw marker
+    mec mew ms ncols pad s unit va width_ratios wspace zorder
+""".split()
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 UNCOPIED = (".git", ".venv", "_build", "data", "dist", "*.egg-info", "__pycache__", ".*_cache")
 
@@ -146,6 +152,8 @@ def mutants_of(module: str) -> Iterator[Mutant]:
 
     def walk(node: libcst.CSTNode, line: int) -> Iterator[Mutant]:
         line = lines[node].start.line if node in lines else line
+        if isinstance(node, libcst.Arg) and node.keyword and node.keyword.value in LOOKS:
+            return
         call = isinstance(node, libcst.Call) and isinstance(node.func, libcst.Name)
         if isinstance(node, skipped) or (call and node.func.value in LET_ALONE):
             return
