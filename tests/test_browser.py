@@ -254,8 +254,9 @@ def test_a_guess_comes_before_the_curve(page, bench):
 
 
 WHOLE = """plot => [...plot.querySelectorAll('.mc-curve .mc-test')].map(path => {
-    const piece = path.closest("svg"), [own, all] = [path, plot].map(e => e.getBoundingClientRect());
-    return own.width > 0.99 * all.width && getComputedStyle(path).visibility === "visible"
+    const piece = path.closest("svg");
+    const [own, all] = [path, plot].map(e => e.getBoundingClientRect().width);
+    return own > 0.99 * all && getComputedStyle(path).visibility === "visible"
         && (!piece.hasAttribute("width") || piece.getAttribute("width") === "100%"
             || piece.style.overflow === "visible");
 })"""
@@ -273,7 +274,9 @@ def assert_whole(root):
 
 
 def test_without_script_the_whole_figure(chromium, bench):
-    context = chromium.new_context(viewport={"width": 900, "height": 900}, java_script_enabled=False)
+    context = chromium.new_context(
+        viewport={"width": 900, "height": 900}, java_script_enabled=False
+    )
     page = context.new_page()
     page.goto(bench[0].as_uri())
     root, explorer = page.locator(".mc-explorer").nth(0), bench[1][0]
@@ -298,6 +301,10 @@ def test_a_race_is_walked_in_step(page, bench):
     slider = root.locator("input[type=range]")
     assert not root.locator("figcaption").is_visible()
     slider.press("Home")
+    looks = "r => [getComputedStyle(r).fill, getComputedStyle(r).stroke]"
+    runners = [root.locator(f"[data-runner='{k}']") for k in range(2)]
+    height = root.bounding_box()["height"]
+    assert all(fill != stroke for fill, stroke in [r.evaluate(looks) for r in runners])
     for _ in range(10):
         slider.press("ArrowRight")
     for k, profile in enumerate(race.profiles):
@@ -305,6 +312,9 @@ def test_a_race_is_walked_in_step(page, bench):
         said = f"{100 * float(profile.accuracy[10]):.1f}"
         assert lane.locator(".mc-score").inner_text().startswith(said)
         assert "fell at" in lane.locator(".mc-fate").inner_text()
+    fills = [fill for fill, stroke in [r.evaluate(looks) for r in runners] if fill == stroke]
+    assert len(set(fills)) == 2, "who fell is filled in, each in its own colour"
+    assert root.bounding_box()["height"] == height, "a fall moves the page"
     spots = {root.locator(f"[data-runner='{k}']").get_attribute("cx") for k in (0, 1)}
     assert spots == {"50%"}
     assert root.locator(".mc-curve .mc-name:visible").count() == 0

@@ -5,7 +5,8 @@
 
 Map N shows the paths of chapters 1 to N. Those of earlier chapters are thin and grey; the
 chapter's own is drawn strong, named, and says "you are here". Map 0, of the landing page, has no
-path yet; map 1 leaves the ground between A and B blank, because chapter 1 asks what is there. **A new chapter adds one function to ``PATHS``**, in reading order, and nothing else.
+path yet; map 1 leaves the ground between A and B blank, because chapter 1 asks what is there.
+**A new chapter adds one function to ``PATHS``**, in reading order, and nothing else.
 
 A map is a drawing, not to scale: two valleys, a hill, and ways that a plane can hold. Dark ink on
 nothing, so that the page can turn it over for dark mode. Letters are large, because a phone shows
