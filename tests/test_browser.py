@@ -253,11 +253,58 @@ def test_a_guess_comes_before_the_curve(page, bench):
     assert root.get_attribute("data-stage") == "all"
 
 
+WHOLE = """plot => [...plot.querySelectorAll('.mc-curve .mc-test')].map(path => {
+    const piece = path.closest("svg");
+    const [own, all] = [path, plot].map(e => e.getBoundingClientRect().width);
+    return own > 0.99 * all && getComputedStyle(path).visibility === "visible"
+        && (!piece.hasAttribute("width") || piece.getAttribute("width") === "100%"
+            || piece.style.overflow === "visible");
+})"""
+
+
+def assert_whole(root):
+    """The curve from end to end, its numbers and its words; nothing left to guess."""
+    for shown in (".mc-plot", ".mc-readout", "figcaption"):
+        assert root.locator(f"{shown}:visible").count(), f"{shown} is missing"
+    for plot in root.locator(".mc-plot:visible").all():
+        curves = plot.evaluate(WHOLE)
+        assert curves and all(curves)
+    for guessing in (".mc-handle", ".mc-sketch", ".mc-guess"):
+        assert root.locator(f"{guessing}:visible").count() == 0
+
+
+def test_without_script_the_whole_figure(chromium, bench):
+    context = chromium.new_context(
+        viewport={"width": 900, "height": 900}, java_script_enabled=False
+    )
+    page = context.new_page()
+    page.goto(bench[0].as_uri())
+    root, explorer = page.locator(".mc-explorer").nth(0), bench[1][0]
+    assert_whole(root)
+    rows = root.locator("table tr")
+    assert rows.count() == 1 + sum(len(test.t) for _, test in explorer.profiles)
+    lowest = min(float(test.accuracy.min()) for _, test in explorer.profiles)
+    assert f"{lowest:.3f}".rstrip("0") in root.locator("table").inner_text()
+    context.close()
+
+
+def test_in_print_the_whole_figure(page):
+    root = page.locator(".mc-explorer").nth(0)
+    assert root.get_attribute("data-stage") == "guess"
+    page.pdf()  # tells the page so first, as a reader's browser does
+    page.emulate_media(media="print")
+    assert_whole(root)
+
+
 def test_a_race_is_walked_in_step(page, bench):
     root, race = page.locator(".mc-explorer").nth(1), bench[1][1]
     slider = root.locator("input[type=range]")
     assert not root.locator("figcaption").is_visible()
     slider.press("Home")
+    looks = "r => [getComputedStyle(r).fill, getComputedStyle(r).stroke]"
+    runners = [root.locator(f"[data-runner='{k}']") for k in range(2)]
+    height = root.bounding_box()["height"]
+    assert all(fill != stroke for fill, stroke in [r.evaluate(looks) for r in runners])
     for _ in range(10):
         slider.press("ArrowRight")
     for k, profile in enumerate(race.profiles):
@@ -265,6 +312,9 @@ def test_a_race_is_walked_in_step(page, bench):
         said = f"{100 * float(profile.accuracy[10]):.1f}"
         assert lane.locator(".mc-score").inner_text().startswith(said)
         assert "fell at" in lane.locator(".mc-fate").inner_text()
+    fills = [fill for fill, stroke in [r.evaluate(looks) for r in runners] if fill == stroke]
+    assert len(set(fills)) == 2, "who fell is filled in, each in its own colour"
+    assert root.bounding_box()["height"] == height, "a fall moves the page"
     spots = {root.locator(f"[data-runner='{k}']").get_attribute("cx") for k in (0, 1)}
     assert spots == {"50%"}
     assert root.locator(".mc-curve .mc-name:visible").count() == 0

@@ -288,6 +288,16 @@ def test_one_layer_at_a_time(pair, layer):
             assert seen.accuracy[30] > 0.96
 
 
+def test_what_the_hybrids_pay():
+    """The check cell holds an answer to this figure, so it must be the same on every machine."""
+    losses = [
+        evaluate(NETWORK, a | {n: w for n, w in b.items() if n[0] == layer}, DIGITS.test).loss
+        for a, b in PAIRS
+        for layer in LAYERS
+    ]
+    assert sum(losses) / 24 == pytest.approx(4.715, abs=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_stranger_to_itself(seed):
     g = torch.Generator().manual_seed(seed)

@@ -51,6 +51,12 @@ def test_map_shows_the_paths_so_far(chapter):
             assert (name in svg) == (number == chapter)
 
 
+def test_map_of_chapter_1_leaves_the_hill_to_be_guessed():
+    hill = drawings._hill()[1]
+    shown = [hill in drawings.weight_space(chapter) for chapter in MAPS]
+    assert shown == [chapter != 1 for chapter in MAPS]
+
+
 @pytest.mark.parametrize("path", drawings.PATHS, ids=lambda path: path.__name__)
 def test_path_leads_from_a_to_b_past_its_pin(path):
     way = path()

@@ -5,7 +5,8 @@
 
 Map N shows the paths of chapters 1 to N. Those of earlier chapters are thin and grey; the
 chapter's own is drawn strong, named, and says "you are here". Map 0, of the landing page, has no
-path yet. **A new chapter adds one function to ``PATHS``**, in reading order, and nothing else.
+path yet; map 1 leaves the ground between A and B blank, because chapter 1 asks what is there.
+**A new chapter adds one function to ``PATHS``**, in reading order, and nothing else.
 
 A map is a drawing, not to scale: two valleys, a hill, and ways that a plane can hold. Dark ink on
 nothing, so that the page can turn it over for dark mode. Letters are large, because a phone shows
@@ -27,6 +28,7 @@ FOLDER = ROOT / "book/drawings"
 INK, GREY, BLUE, ORANGE = "#1c2530", "#566172", "#0072b2", "#d55e00"
 WIDTH, HEIGHT = 720, 306
 LETTERS = 25  # px; 12 px on a phone
+QUESTION = ' font-weight="700" font-size="52"'
 A, B, HILL = (108.0, 164.0), (612.0, 164.0), (360.0, 164.0)
 
 Point = tuple[float, float]
@@ -47,7 +49,7 @@ class Way:
 
 
 def straight() -> Way:
-    """Chapter 1: the line, over the hill."""
+    """Chapter 1: the line, over whatever is there."""
     return Way([A, B], here=HILL, words=(HILL[0], 121))
 
 
@@ -221,7 +223,7 @@ def weight_space(chapter: int) -> str:
         f"<title>{title}</title>",
         *_valley(A, BLUE),
         *_valley(B, ORANGE),
-        *_hill(),
+        *([_text("?", (HILL[0], HILL[1] + 62), QUESTION)] if chapter == 1 else _hill()),
     ]
     for number, way in enumerate(ways, start=1):
         parts += _way(way, own=number == chapter)
@@ -233,7 +235,7 @@ def weight_space(chapter: int) -> str:
     if ways:
         parts += _pin(ways[-1])
     else:
-        parts.append(_text("?", (HILL[0], HILL[1] + 18), ' font-weight="700" font-size="52"'))
+        parts.append(_text("?", (HILL[0], HILL[1] + 18), QUESTION))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
