@@ -127,7 +127,7 @@ class _Matrices:
     def draw(self, state: State, before: State | None = None) -> str:
         """One state as SVG: the last layer on the left, as a product of matrices is written.
 
-        What is not as it was before has a dark frame.
+        What is not as it was before has a thick frame.
         """
         x, parts = 0.0, []
         for s in range(len(self.tensors) - 1, -1, -1):
@@ -310,7 +310,8 @@ class BlockExplorer(Explorer):
         return f"state of the walk from {self.ends[0]} to {self.ends[1]}"
 
     def _ticks(self) -> str:
-        marks = zip((0, 100), self.ends, ("mc-a", "mc-b"), strict=True)
+        colours = "mc-a", "mc-b" if len(self.sources) > 1 else "mc-a"
+        marks = zip((0, 100), self.ends, colours, strict=True)
         spans = (f'<span class="{c}" style="left:{x}%">{escape(s)}</span>' for x, s, c in marks)
         return f'<div class="mc-ticks" aria-hidden="true">{"".join(spans)}</div>'
 
@@ -320,7 +321,7 @@ class BlockExplorer(Explorer):
             for name, colour in zip(self.sources, ("blue", "orange"), strict=False)
         )
         return (
-            f"Lit blocks reach the outputs ({colours}); pale blocks do not. A dark frame marks what"
+            f"Lit blocks reach the outputs ({colours}); pale blocks do not. A thick frame marks what"
             " has just moved. Upper rows and left columns belong to the kept half."
         )
 

@@ -121,6 +121,8 @@
     function show(next) {
       stage = root.dataset.stage = next;
       const whole = stage === "all";
+      if (stage === "guess") plot.append(sketch);
+      else plot.prepend(sketch); // behind what is written into the chart
       caption.hidden = !whole;
       charts.forEach((each, k) => {
         const hidden = `${each.of} along the path, hidden until you have walked it`;
