@@ -328,6 +328,7 @@ class Writer:
         fold = ""
         if {"hide-input", "remove-input"} & set(tags):
             fold = "Code of this figure" if figures else "Code"
+            fold = "Check your answer" if "check" in tags else fold
         if {"remove-input", "hide-output"} <= set(tags):
             fold = metadata.get("mystnb", {}).get("code_prompt_show", fold)
         yield Piece(node["cell_index"], fold=fold)
