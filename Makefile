@@ -12,7 +12,7 @@ NBVAL   = $(BIN)/python -m pytest --nbval book --nbval-current-env \
           --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=120 \
           --nbval-kernel-startup-timeout=180 -p no:cacheprovider -n 2 --dist loadscope -q
 
-.PHONY: help install book test lint unit notebooks lab refresh bench mutants clean
+.PHONY: help install book notebooks handouts test lint unit nbval lab refresh bench mutants clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -36,7 +36,16 @@ book: $(STAMP)  ## build the website
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo; echo "Open $(CURDIR)/_build/html/index.html"
 
-test: lint unit notebooks  ## everything: lint, types, unit, site and browser tests, notebooks
+# The site holds them, behind its download buttons.
+notebooks: book  ## the chapters as plain notebooks for Colab, VS Code, GitHub and Kaggle
+	cp -r _build/html/notebooks _build/
+	@echo "Plain notebooks: $(CURDIR)/_build/notebooks"
+
+handouts: book  ## chapters without solutions for students, solution sheets for teachers
+	$(KERNEL) OMP_NUM_THREADS=2 $(BIN)/python tools/handouts.py
+	@echo "Handouts: $(CURDIR)/_build/handouts"
+
+test: lint unit nbval  ## everything: lint, types, unit, site and browser tests, notebooks
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
@@ -46,7 +55,7 @@ lint: $(STAMP)  ## style and types
 unit: $(STAMP)
 	$(KERNEL) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-notebooks: $(STAMP)  ## run every notebook and compare its outputs with the committed ones
+nbval: $(STAMP)  ## run every notebook and compare its outputs with the committed ones
 	$(KERNEL) OMP_NUM_THREADS=1 $(NBVAL)
 	$(KERNEL) OMP_NUM_THREADS=2 $(NBVAL)
 

@@ -11,6 +11,7 @@ from torch import nn
 from modeconn_lite import fresh_weights
 
 README = (ROOT / "README.md").read_text("utf8")
+MAKEFILE = (ROOT / "Makefile").read_text("utf8")
 
 
 class MyNetwork(nn.Module):
@@ -43,3 +44,17 @@ def test_code(capsys):
     worst, barrier = map(float, capsys.readouterr().out.split())
     assert 0 <= worst <= 1 and barrier >= 0
     assert 'type="range"' in names["explorer"]._repr_html_()
+
+
+def test_targets_of_make():
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE))
+    assert {"book", "test", "notebooks", "handouts"} <= named <= targets
+    phony = re.findall(r"^\.PHONY: (.*)", MAKEFILE, re.MULTILINE)[0].split()
+    assert set(phony) == targets
+
+
+def test_without_make_the_notebooks_are_compared_as_make_does():
+    (by_make,) = re.findall(r"NBVAL +=.*?-m pytest (.*?) -q\n", MAKEFILE, re.DOTALL)
+    plain_words = " ".join(README.replace("\\", " ").split())
+    assert " ".join(by_make.replace("\\", " ").split()) in plain_words

@@ -43,15 +43,20 @@ def students(notebook: NotebookNode) -> NotebookNode:
 class Flow(ast.NodeVisitor):
     """Walks code in the order in which it runs.
 
-    `needs` are the names it reads before it binds them, `binds` those it binds, `changes` those
-    whose values it may change in place: ``rows[0] = …``, ``rows.append(…)``, ``plt.show()``.
+    `needs` are the names it reads before it binds them, `later` those that its functions read when
+    they are called, `binds` those it binds, `changes` those whose values it may change in place:
+    ``rows[0] = …``, ``rows.append(…)``, ``plt.show()``.
     """
 
     def __init__(self, *sources: str, binds: Iterable[str] = ()) -> None:
-        self.needs: set[str] = set()
-        self.binds, self.changes, self.imports = set(binds), set[str](), set[str]()
+        self.binds = set(binds)
+        self.needs, self.later, self.changes, self.imports = (set[str]() for _ in range(4))
         for source in sources:
             self.visit(ast.parse(source))
+
+    def missing(self) -> set[str]:
+        """Names that must come from elsewhere."""
+        return self.needs | self.later - self.binds
 
     def visit_in_turn(self, *parts: ast.AST | list | None) -> None:
         for part in parts:
@@ -118,17 +123,20 @@ class Flow(ast.NodeVisitor):
     def function(self, arguments: ast.arguments, body: list) -> None:
         self.visit_in_turn(arguments.defaults, arguments.kw_defaults)
         names = [a.arg for a in ast.walk(arguments) if isinstance(a, ast.arg)]
-        self.inner(names, *body)
+        inside = self.inside(names, *body)
+        self.later |= inside.needs | inside.later
 
-    def inner(self, names: Iterable[str], *body: ast.AST) -> None:
-        inside = Flow(binds=self.binds | set(names))
+    def inside(self, names: Iterable[str], *body: ast.AST) -> Flow:
+        inside = Flow(binds=names)
         inside.visit_in_turn(*body)
-        self.needs |= inside.needs
+        return inside
 
     def visit_comprehension_like(self, node):
         parts = [p for g in node.generators for p in (g.iter, g.target, *g.ifs)]
         last = (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
-        self.inner((), *parts, *last)
+        inside = self.inside((), *parts, *last)
+        self.needs |= inside.needs - self.binds
+        self.later |= inside.later
 
     visit_ListComp = visit_SetComp = visit_comprehension_like
     visit_DictComp = visit_GeneratorExp = visit_comprehension_like
@@ -141,11 +149,16 @@ def needed(cells: list[NotebookNode], names: set[str]) -> list[NotebookNode]:
     """
     modules = Flow(*(cell.source for cell in cells)).imports
     kept: list[NotebookNode] = []
-    for cell in reversed(cells):
-        flow = Flow(cell.source)
-        if (flow.binds | flow.changes - modules) & names:
-            names = names - flow.binds | flow.needs
-            kept.insert(0, cell)
+    wanted, later = names, names
+    while later:
+        kept, names, later = [], wanted, set()
+        for cell in reversed(cells):
+            flow = Flow(cell.source)
+            if (flow.binds | flow.changes - modules) & names:
+                names = names - flow.binds | flow.needs | flow.later
+                later |= flow.later - flow.binds - wanted
+                kept.insert(0, cell)
+        wanted = wanted | later  # a function may read what a later cell makes
     return kept
 
 
@@ -214,7 +227,7 @@ def teachers(notebook: NotebookNode) -> NotebookNode:
     used = {cell.id for group in groups for cell in group}
     chapter = [c for c in notebook.cells if c.cell_type == "code" and c.id not in used]
     setup, *chapter = chapter
-    needs = Flow(*(cell.source for cell in sheet if cell.cell_type == "code")).needs
+    needs = Flow(*(cell.source for cell in sheet if cell.cell_type == "code")).missing()
     before = [
         cell if "cellView" in cell.metadata else folded_cell(cell, "Code of the chapter")
         for cell in needed(chapter, needs)
@@ -249,10 +262,10 @@ def run(notebook: NotebookNode, folder: Path = ROOT / "book") -> NotebookNode:
     return notebook
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--no-run", action="store_true", help="leave the solution sheets unrun")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for path in sorted(BUILT.glob("[0-9]*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         sheet = teachers(notebook)

@@ -36,7 +36,8 @@ ROUND = str.maketrans("[]", "()")
 WIDTH = 1080  # px of a drawing: its 720 half as many again, for sharp screens
 SKIPPED = (
     *(nodes.comment, nodes.target, nodes.substitution_definition, nodes.system_message),
-    *(nodes.compound, nodes.label, nodes.caption, nodes.colspec),  # compound: a table of contents
+    *(nodes.label, nodes.caption, nodes.colspec, addnodes.index),
+    nodes.compound,  # a table of contents
 )
 
 
@@ -175,7 +176,7 @@ class Writer:
                 return text
             case nodes.image():
                 return f"![{node['alt']}]({drawing(self.root / node['uri'])})"
-            case nodes.raw() | nodes.target() | nodes.system_message():
+            case _ if isinstance(node, (*SKIPPED, nodes.raw)):
                 return ""
         raise NotImplementedError(f"{self.page}: no plain form for the inline {type(node)}")
 
@@ -201,7 +202,7 @@ class Writer:
             case nodes.math_block():
                 yield Piece(self.equation(node))
             case nodes.literal_block():
-                yield Piece(f"```{node.get('language', '')}\n{node.astext()}\n```")
+                yield Piece(f"```{node.get('language', '')}\n{node.astext().rstrip()}\n```")
             case nodes.bullet_list() | nodes.enumerated_list():
                 yield Piece(self.list(node))
             case nodes.definition_list():
@@ -216,15 +217,18 @@ class Writer:
                 yield self.caption(node)
             case nodes.image():
                 yield Piece(self.span(node))
-            case nodes.citation():
-                yield Piece(f"- {next(self.texts(node))}")
+            case nodes.container() if isinstance(node.next_node(), nodes.citation):
+                entries = node.findall(nodes.citation)
+                yield Piece("\n".join(f"- {next(self.texts(entry))}" for entry in entries))
             case nodes.container() if node.get("nb_element") == "cell_code":
                 yield from self.cell(node)
             case _ if type(node).__name__ in ("folded", "dropdown_main"):
                 yield from self.folded(node)
+            case _ if type(node).__name__ == "proof_node":  # with a box inside
+                yield from self.blocks(node)
             case nodes.Admonition() | nodes.block_quote():
                 yield from self.box(node)
-            case nodes.container():
+            case nodes.container() | addnodes.glossary():
                 yield from self.blocks(node)
             case nodes.transition():
                 yield Piece("---")
@@ -283,9 +287,9 @@ class Writer:
 
     def caption(self, node: nodes.Element) -> Piece:
         number = self.number("figure", node)
+        title = f"**{self.env.config.numfig_format['figure'] % number}** " if number else ""
         caption = next(node.findall(nodes.caption), None)
-        text = self.inline(caption) if caption is not None else ""
-        return Piece(f"**Figure {number}.** {text}" if number else f"*{text}*")
+        return Piece(title + (self.inline(caption) if caption is not None else ""))
 
     def box(self, node: nodes.Element) -> Iterator[Piece]:
         """A block quote with a bold title."""
@@ -324,6 +328,7 @@ class Writer:
         fold = ""
         if {"hide-input", "remove-input"} & set(tags):
             fold = "Code of this figure" if figures else "Code"
+            fold = "Check your answer" if "check" in tags else fold
         if {"remove-input", "hide-output"} <= set(tags):
             fold = metadata.get("mystnb", {}).get("code_prompt_show", fold)
         yield Piece(node["cell_index"], fold=fold)
@@ -399,6 +404,8 @@ def code_cell(cell: NotebookNode, piece: Piece) -> NotebookNode:
         if "image/png" in output.get("data", {}):
             picture = io.BytesIO(base64.b64decode(output.data["image/png"]))
             output.data["image/png"] = png(Image.open(picture))
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            output.metadata["image/png"] = {"alt": alt}  # nbconvert reads it
     return cell
 
 
@@ -449,8 +456,10 @@ def address(config) -> str:
     repository = (
         config.html_theme_options.get("repository_url", "").rstrip("/").removesuffix(".git")
     )
-    if config.html_baseurl or not repository:
-        return config.html_baseurl
+    if config.html_baseurl:
+        return config.html_baseurl.rstrip("/") + "/"
+    if not repository:
+        return ""
     owner, name = repository.rsplit("/", 2)[-2:]
     return f"https://{owner}.github.io/{name}/"
 
