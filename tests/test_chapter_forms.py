@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 import refresh
-from chapter_forms import for_site, key_prefix, papers, reference_list
+from chapter_forms import for_site, in_words, key_prefix, papers, reference_list
 from conftest import ROOT
 
 KNOWN = papers(ROOT / "book" / "references.bib")
@@ -78,6 +78,13 @@ def test_solutions_are_folded_on_the_site():
     start = ":::{solution-start} ex\n:label: sol\n:::\nText"
     assert site(start) == start.replace(" ex\n", " ex\n:class: dropdown\n")
     assert site(site(start)) == site(start)
+
+
+@pytest.mark.parametrize("prose", ["Because.", ":::{note}\nWell.\n:::", "::::{x}\n::::\n\nSo."])
+def test_a_solution_s_words_are_folded_once(prose):
+    folded = in_words(prose)
+    assert folded.splitlines()[0].endswith("{dropdown} The solution in words")
+    assert in_words(folded) == folded and site(folded) == prose
 
 
 def test_key_prefix():

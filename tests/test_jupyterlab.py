@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
+import torch
 from conftest import ROOT
 
 from modeconn_lite import data, evaluate, segment, zoo
@@ -192,17 +193,24 @@ def dropped():
     return network, dropout.connect(network, a, b, data.load("digits").train)
 
 
-def is_right(shown: dict, network, path) -> None:
-    """A read-out's figures, against the network at the point that it names."""
-    loss, accuracy = evaluate(network, path(shown["t"]), data.load("digits").test)
+def is_right(shown: dict, network, path, points: int | None = None) -> None:
+    """A read-out's figures, against the network at the point that it names.
+
+    points : of a still explorer, whose places are these and the path's knots; t is shown rounded.
+    """
+    places = [*torch.linspace(0, 1, points).tolist(), *path.knots] if points else [shown["t"]]
+    t = min(places, key=lambda place: abs(place - shown["t"]))
+    loss, accuracy = evaluate(network, path(t), data.load("digits").test)
+    assert shown["t"] == pytest.approx(t, abs=0.00051)
     assert shown["test accuracy"] == pytest.approx(100 * float(accuracy), abs=0.051)
     assert shown["test loss"] == pytest.approx(float(loss), abs=0.0011)
 
 
 @pytest.mark.parametrize(
-    ("name", "walked"), [("01_interpolation", straight), ("03_dropout_stability", dropped)]
+    ("name", "walked", "points"),
+    [("01_interpolation", straight, 41), ("03_dropout_stability", dropped, 55)],
 )
-def test_run_all_then_walk(chromium, lab, name, walked):
+def test_run_all_then_walk(chromium, lab, name, walked, points):
     with opened(chromium, lab, name) as page:
         model = run_all(page)
         assert not model["errors"]
@@ -234,6 +242,8 @@ def test_run_all_then_walk(chromium, lab, name, walked):
         before = read(still)
         stepped = moved(page, still, before, lambda: page.keyboard.press("ArrowRight"))
         network, path = walked()
-        for shown in (start, pressed, dragged, before, stepped):
+        for shown in (start, pressed, dragged):
             is_right(shown, network, path)
+        for shown in (before, stepped):
+            is_right(shown, network, path, points)
         assert before["t"] < stepped["t"]

@@ -10,6 +10,7 @@ the list under ``## References``, made by refresh.py          ``{bibliography}``
 ``**A**``, ``**B**`` (``__A__`` within bold)                      in their colours
 ``**[Start](01_interpolation.ipynb)**`` in a line of its own   a button
 ``{solution-start}``                                          folded: ``:class: dropdown``
+``::::{dropdown} The solution in words``, made by refresh.py  as it stands, in that fold
 ============================================================  ==================================
 
 A link is a citation if it leads to the address of a paper in references.bib. Authors and year are
@@ -35,8 +36,8 @@ IN_BRACKETS = re.compile(rf"\((?:{_PLAIN}; )*{_PLAIN}\)")
 REFERENCES = re.compile(r"^## References *(?:\n.*)?\Z", re.DOTALL | re.MULTILINE)
 FIGURE = re.compile(r"\[[^\[\]]+\]\(#(fig-[\w-]+)\)")
 SOLUTION = re.compile(r"^(:{3,}|`{3,})(\{solution-start\}.*)\n(?!(?::.*\n)*?:class:)", re.MULTILINE)
-# All that JupyterLab shows of a hidden cell is its first line.
-IN_WORDS = "<!-- The solution in words -->\n\n"
+# A solution's prose, folded in JupyterLab by a box of its own.
+IN_WORDS = re.compile(r"\A(:{4,})\{dropdown\} The solution in words\n\n(.*)\n\1\Z", re.DOTALL)
 COLOURED = re.compile(r"(?<![\w*_])(\*\*|__)([AB])\1(?![\w*_])")
 BUTTON = re.compile(r"^\*\*(\[[^\[\]]+\]\([^\s()]+\))\*\*$", re.MULTILINE)
 
@@ -129,7 +130,7 @@ def for_site(markdown: str, prefix: str, known: dict[str, Paper]) -> str:
         role = "cite:t" if match["in"] else "cite"
         return f"{{{role}}}`{prefix}{paper.key}`" if paper else match[0]
 
-    body = REFERENCES.sub("", markdown.removeprefix(IN_WORDS))
+    body = REFERENCES.sub("", IN_WORDS.sub(r"\2", markdown))
     listed = REFERENCES.search(markdown)
     body = CITATION.sub(alone, IN_BRACKETS.sub(in_brackets, body))
     body = SOLUTION.sub(r"\1\2\n:class: dropdown\n", body)
@@ -140,6 +141,14 @@ def for_site(markdown: str, prefix: str, known: dict[str, Paper]) -> str:
         body += "## References\n\n```{bibliography}\n:filter: docname in docnames\n"
         body += f":keyprefix: {prefix}\n```"
     return body
+
+
+def in_words(prose: str) -> str:
+    """A solution's prose in a folded box, if it is not in one yet."""
+    if IN_WORDS.match(prose):
+        return prose
+    fence = ":" * max(4, 1 + max(map(len, re.findall(r"^:+", prose, re.MULTILINE)), default=0))
+    return f"{fence}{{dropdown}} The solution in words\n\n{prose}\n{fence}"
 
 
 def key_prefix(page: str) -> str:

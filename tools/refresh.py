@@ -23,7 +23,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from book_site import TIMINGS, pages, source, timings
-from chapter_forms import IN_WORDS, REFERENCES, papers, reference_list
+from chapter_forms import REFERENCES, in_words, papers, reference_list
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE_BYTES = 60_000
@@ -101,11 +101,11 @@ def _fold(cells: list[nbformat.NotebookNode]) -> None:
     for cell in cells:
         is_code = cell.cell_type == "code"
         starts, ends = (cell.source.rfind(f"{{solution-{mark}}}") for mark in ("start", "end"))
-        if in_solution and (is_code or ends < 0):
-            hidden = {"source_hidden": True} | ({"outputs_hidden": True} if is_code else {})
+        if in_solution and is_code:
+            hidden = {"source_hidden": True, "outputs_hidden": True}
             cell.metadata["jupyter"] = nbformat.from_dict(hidden)
-            if not is_code and not cell.source.startswith(IN_WORDS):
-                cell.source = IN_WORDS + cell.source
+        elif in_solution and ends < 0:
+            cell.source = in_words(cell.source)
         elif is_code and FOLDED & set(cell.metadata.get("tags", [])):
             cell.metadata["jupyter"] = nbformat.from_dict({"source_hidden": True})
         if not is_code and starts != ends:
