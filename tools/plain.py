@@ -404,8 +404,6 @@ def code_cell(cell: NotebookNode, piece: Piece) -> NotebookNode:
         if "image/png" in output.get("data", {}):
             picture = io.BytesIO(base64.b64decode(output.data["image/png"]))
             output.data["image/png"] = png(Image.open(picture))
-            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-            output.metadata["image/png"] = {"alt": alt}  # nbconvert reads it
     return cell
 
 
