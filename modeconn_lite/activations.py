@@ -42,6 +42,8 @@ def watch(
     """
     check_weights(weights, like=check_network(network))
     check_inputs(x)
+    if not isinstance(names, Iterable) or isinstance(names, str):
+        raise ValueError(f"names must be a list of names of layers, not {describe(names)}")
     names, known = list(names), {name for name, _ in network.named_modules()}
     for name in names:
         if name not in known:
@@ -50,7 +52,13 @@ def watch(
         raise ValueError(f"see must be a function (name, input, output), not {describe(see)}")
 
     def show(name: str, module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-        return see(name, given[0], out)
+        seen = see(name, given[0], out)
+        if seen is not None and (not isinstance(seen, Tensor) or seen.shape != out.shape):
+            raise ValueError(
+                f"see must return None or an output of shape {tuple(out.shape)} for layer"
+                f" {name!r}, not {describe(seen)}"
+            )
+        return seen
 
     def set_hooks(copied: nn.Module) -> None:
         for name in names:

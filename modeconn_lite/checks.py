@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from .data import Dataset, Split
 
+LARGEST = 2**63 - 1  # the largest whole number that a tensor can hold
 
-def check_whole(value: Any, name: str, *, low: int = 0, high: float = math.inf) -> int:
+
+def check_whole(value: Any, name: str, *, low: int = 0, high: int = LARGEST) -> int:
     """A whole number from `low` to `high`; no truth value and no float."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not low <= int(value) <= high:
-        most = "" if high == math.inf else f" and at most {high}"
+        most = f" and at most {high}" if high < LARGEST or (whole and int(value) > high) else ""
         raise ValueError(
             f"{name} must be a whole number of at least {low}{most}, not {describe(value)}"
         )
@@ -40,6 +42,19 @@ def check_number(
         most = f" {'and ' if least else ''}up to {high:g}" if high < math.inf else ""
         raise ValueError(f"{name} must be a finite number{least}{most}, not {describe(value)}")
     return found
+
+
+def check_numbers(values: Any, name: str, what: str) -> Tensor:
+    """Real numbers, float64, on the CPU."""
+    try:
+        kind = torch.as_tensor(values).dtype  # of the kind alone: a list's floats are rounded here
+        fits = kind != torch.bool and not kind.is_complex
+        numbers = torch.as_tensor(values if fits else 0, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be {what}, not {describe(values)}") from error
+    if not fits:
+        raise ValueError(f"{name} must be {what}, not {kind}")
+    return numbers.detach()
 
 
 def check_choice(value: Any, name: str, options: Collection[str]) -> str:
@@ -84,6 +99,8 @@ def check_network(value: Any, name: str = "network") -> nn.Module:
     """A module: an instance, not its class."""
     if not isinstance(value, nn.Module):
         raise ValueError(f"{name} must be an nn.Module, not {describe(value)}")
+    if isinstance(value, torch.jit.ScriptModule):
+        raise ValueError(f"{name} is a script, which hides its layers; give the module it is from")
     return value
 
 

@@ -141,7 +141,9 @@ class Split:
             if isinstance(which, bool):
                 raise TypeError(f"{which} is no number of rows")
             if isinstance(which, (int, np.integer)):
-                rows = rows[torch.arange(int(which))]
+                if not 0 <= which <= len(self):
+                    raise IndexError(f"there are no first {which}")
+                rows = rows[: int(which)]
             else:
                 rows = rows[which if isinstance(which, slice) else torch.as_tensor(which).cpu()]
         except (IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -188,7 +190,8 @@ class Dataset:
             self._refuse(f"has {one} and {two}; rows and classes of both must be alike")
         for what, values in (("mean", self.mean), ("std", self.std)):
             numbers = isinstance(values, tuple) and all(isinstance(v, Real) for v in values)
-            if not numbers or not all(map(isfinite, values)) or (what == "std" and 0 in values):
+            low = 0 if what == "std" else -inf
+            if not numbers or not all(isfinite(v) and v > low for v in values):
                 self._refuse(f"has {what}={values!r}; give a tuple of numbers, one per channel")
         shape, row = self.image_shape, one.x.shape[1:].numel()
         if shape is None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .anatomy import LINEAR, batch_norms, chain, facts, is_plain, traits, unrolled
-from .checks import check_inputs, check_network, check_split, describe
+from .checks import check_inputs, check_network, check_numbers, check_split
 from .data import Split
 from .neurons import tried_layers
 from .paths import AnyPath, FunctionPath, as_path, pieces
@@ -116,10 +116,7 @@ def outputs(
 def _points(t: Any, path: AnyPath | Sheet) -> Tensor:
     """Points of a path, shape (T,), or of a sheet, shape (T, 2)."""
     what = "pairs (u, v)" if isinstance(path, Sheet) else "times"
-    try:
-        points = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"t must be a list of {what}, not {describe(t)}") from error
+    points = check_numbers(t, "t", f"a list of {what}")
     wanted = 2 if isinstance(path, Sheet) else 1
     if points.dim() != wanted or (wanted == 2 and points.shape[1] != 2):
         raise ValueError(f"t must be a list of {what}, not of shape {tuple(points.shape)}")
@@ -283,7 +280,9 @@ class Stages:
 
     def __init__(self, network: nn.Module, weights: Weights, x: Tensor) -> None:
         self.network, example = network, next(iter(weights.values()))
-        known, key = traits(network), ("chain", len(x) > 2, *x.shape[1:])
+        known = traits(network)
+        kinds = {value.dtype: None for value in weights.values()}  # one, if they are sound
+        key = ("chain", len(x) > 2, *x.shape[1:], *(kinds if len(kinds) > 1 else ()))
         ready = network if known["harmless"] else replica(network, example)
         free = known["plain"] and not known["shared"]
         self.chain = _chained(unrolled(ready) if free else chain(ready), example, free)
@@ -367,7 +366,7 @@ def _as_chain(
     whole, widest = _alone(runner, weights, x), few[0].numel()
     random = torch.Generator().manual_seed(0)
     drawn = {key: torch.randn(w.shape, generator=random).to(w) for key, w in weights.items()}
-    drawn = {key: w * max(w[:1].numel(), 1) ** -0.5 for key, w in drawn.items()}
+    drawn = {key: w * max(math.prod(w.shape[1:]), 1) ** -0.5 for key, w in drawn.items()}
     try:
         whole = runner(drawn, few)
         h = few.clone()

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_list, check_number, check_whole
+from .checks import all_finite, check_choice, check_list, check_number, check_whole
 from .sheets import Sheet
 from .weights import Weights, check_weights, from_vector, inner, mix, norm, to_vector
 
@@ -99,6 +99,8 @@ def random_directions(
             d = {key: _per_filter(d[key], w) for key, w in weights.items()}
         elif normalise == "length":
             d = mix((norm(weights) / norm(d),), (d,))
+        if not all_finite(d):
+            raise ValueError("weights so large have no finite directions; scale them down")
         directions.append(d)
     return directions
 

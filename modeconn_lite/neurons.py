@@ -4,6 +4,7 @@
 same neuron (for a convnet: to the same filter). Everything here is indexing along those slices.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import facts
-from .checks import check_indices, check_network, check_whole, describe
+from .checks import check_indices, check_kinds, check_network, check_numbers, check_whole, describe
 from .layout import BATCH_NORMS, Hidden, Slice, hidden_layers
 from .running import Runner
 from .weights import Weights, check_weights
@@ -69,7 +70,7 @@ def _trial(network: nn.Module, layers: Sequence[Hidden], shape: torch.Size) -> s
     state: Weights = {}
     for name, value in (*network.named_parameters(), *network.named_buffers()):
         if value.is_floating_point():
-            state[name] = drawn(value.shape, max(value[:1].numel(), 1) ** -0.5)
+            state[name] = drawn(value.shape, max(math.prod(value.shape[1:]), 1) ** -0.5)
             if value.dim() == 1:  # so that not all ReLUs are silent, and variances positive
                 state[name] = state[name].abs() + 0.1
     orders = {}
@@ -324,12 +325,7 @@ def scale(
 
 def _factors(values: Any, layer: Hidden, like: Tensor) -> Tensor:
     """A factor for each neuron, such that it and its inverse are numbers as the weights are."""
-    try:
-        factor = torch.as_tensor(values, dtype=torch.float64).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the factors of layer {layer.name!r} must be numbers, not {describe(values)}"
-        ) from error
+    factor = check_numbers(values, f"the factors of layer {layer.name!r}", "numbers")
     stored = torch.stack([factor, 1 / factor]).to(like.dtype)
     if factor.shape != (layer.size,) or not (torch.isfinite(stored) & (stored > 0)).all():
         raise ValueError(
@@ -357,8 +353,7 @@ def _places(weights: Weights, layer: Hidden) -> list[Slice]:
     """As `_own`, for what a caller gives: some slices at least."""
     if not isinstance(layer, Hidden):
         raise ValueError(f"layer must be one of hidden_layers(network), not {describe(layer)}")
-    if not isinstance(weights, dict):
-        raise ValueError(f"weights must be a dict of tensors, not {describe(weights)}")
+    check_kinds(weights, "weights")
     places = _own(weights, layer)
     if not places:
         raise ValueError(f"nothing of layer {layer.name!r} is among these weights")

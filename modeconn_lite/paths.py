@@ -522,6 +522,8 @@ def _rows(found: Any, points: Tensor, count: int, name: str) -> Tensor:
             f"the coefficients of {name!r} have {came} where {shape} is needed:"
             " a row for each point, in it a number for each anchor"
         )
+    if found.is_complex() or found.dtype == torch.bool:
+        raise ValueError(f"the coefficients of {name!r} must be real numbers, not {found.dtype}")
     if not torch.isfinite(found).all():
         where = points[~torch.isfinite(found).all(1).cpu()][0].tolist()
         raise ValueError(f"the coefficients of {name!r} are not finite at {where}")

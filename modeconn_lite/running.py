@@ -138,17 +138,19 @@ class Runner:
                 todo = {out.grad_fn}
             except Exception:  # it fails, or stands inside torch.func: nothing can be seen
                 todo = set()
-            seen, used = set(todo), set()
+            seen, names = set(todo), set()
             while todo:
                 node = todo.pop()
-                used.add(id(getattr(node, "variable", None)))
+                leaf = getattr(node, "variable", None)
+                if isinstance(leaf, nn.Parameter):  # what it was given are none
+                    names.add(own.get(id(leaf), "a parameter of another network"))
                 more = {after for after, _ in getattr(node, "next_functions", ())} - seen
                 seen |= more
                 todo |= more
-            known["holds on"] = next((name for key, name in own.items() if key in used), "")
+            known["holds on"] = min(names, default="")
         if known["holds on"]:
             raise ValueError(
-                f"{_called('', self.network)} uses its own {known['holds on']!r}, whatever weights"
+                f"{_called('', self.network)} uses {known['holds on']!r} as it is, whatever weights"
                 " it is given: a forward or hook holds on to the network itself; write it as a"
                 " method that uses `self`"
             )

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from . import data
-from .checks import check_dataset, check_list, check_network, check_word
+from .checks import check_dataset, check_list, check_network, check_whole, check_word
 from .evaluation import evaluate, profiles
 from .methods import METHODS, Method, method
 from .tables import html_table, mean_and_deviation
@@ -143,6 +143,9 @@ def row(
     connect = _method(key).connect
     check_dataset(dataset, "dataset")
     a, b = _check_pair((a, b), "a and b", network)
+    if pair is not None:
+        for number in check_list(pair, "pair", "numbers of networks", least=2, most=2):
+            check_whole(number, "each number of pair")
     start = time.perf_counter()
     path = connect(network, a, b, dataset.train)
     seconds = time.perf_counter() - start

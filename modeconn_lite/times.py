@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_list, check_number, check_whole, check_word, describe
+from .checks import check_list, check_number, check_numbers, check_whole, check_word, describe
 
 
 class HasTimes(Protocol):
@@ -63,14 +63,7 @@ def from_steps(steps: Sequence[float] | Tensor) -> Tensor:
 
 def as_times(t: Any, name: str = "t") -> Tensor:
     """One time or a list of them, float64, on the CPU."""
-    try:
-        kind = torch.as_tensor(t).dtype  # of the kind alone: here a list's floats are rounded
-        fits = kind != torch.bool and not kind.is_complex
-        times = torch.as_tensor(t if fits else 0, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name} must be a number or a list of them, not {describe(t)}") from error
-    if not fits:
-        raise ValueError(f"{name} must be a number or a list of them, not {kind}")
+    times = check_numbers(t, name, "a number or a list of them")
     if times.dim() > 1:
         raise ValueError(f"{name} must be a list of times, not of shape {tuple(times.shape)}")
     return times

@@ -217,7 +217,7 @@ class _Settings:
 def _check_seeds(seeds: Any) -> tuple[int, ...]:
     """One seed or more."""
     found = check_list(seeds, "seeds", "whole numbers")
-    return tuple(check_whole(seed, "each of seeds", high=2**63 - 1) for seed in found)
+    return tuple(check_whole(seed, "each of seeds") for seed in found)
 
 
 def _trained(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -231,6 +231,9 @@ def _check_trainable(network: nn.Module) -> None:
             f"cannot train {batch_norms(network)[0]!r}: running statistics are no weights;"
             " train this network with a loop of your own and pass its weights_of()"
         )
+    for name, p in network.named_parameters():
+        if p.is_meta:
+            raise ValueError(f"{name!r} is on the meta device; use network.to_empty(device='cpu')")
     if not _trained(network):
         raise ValueError("the network has no parameters to train: it has none, or all are frozen")
 
@@ -351,7 +354,7 @@ def _try_out(
     one = {key: w[:1].clone().requires_grad_() for key, w in weights.items()}
     trial = _make_run(copy_of(network))  # a copy: a forward may write into buffers
     try:
-        out = trial(one, x[None], [torch.Generator()])
+        out = trial(one, x[None].clone(), [torch.Generator()])  # it may work in place
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:

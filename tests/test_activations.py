@@ -77,3 +77,12 @@ def test_layers_that_keep_something_are_copied_too():
     assert network[1].calls == 0
     with pytest.raises(ValueError, match="missing"):
         watch(NETWORK, {"1.weight": W["1.weight"]}, X, ["1"], lambda *_: None)
+
+
+def test_what_is_seen_and_what_takes_its_place():
+    for names in ("1", None, 1):
+        with pytest.raises(ValueError, match="names must be a list of names of layers"):
+            watch(NETWORK, W, X, names, lambda *_: None)
+    for wrong in (lambda name, x, out: out[:, :1], lambda name, x, out: "out"):
+        with pytest.raises(ValueError, match=r"see must return None or an output of shape"):
+            watch(NETWORK, W, X, ["1"], wrong)

@@ -239,3 +239,21 @@ class TestCheckWeights:
             checks.check_weights(a, like=mlp((3, 5, 2)))
         with pytest.raises(ValueError, match=r"missing \['5\.weight', '5\.bias'\]"):
             checks.check_weights(a, like=mlp((3, 4, 4, 2)))
+
+
+def test_a_number_that_no_tensor_holds_is_too_large():
+    with pytest.raises(ValueError, match=r"n must be .* at most 9223372036854775807"):
+        checks.check_whole(10**30, "n")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_script_is_no_network():
+    with pytest.raises(ValueError, match="network is a script, which hides its layers"):
+        checks.check_network(torch.jit.script(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("wrong", [[True], [1j], [10**400], None, "1", {1.0}])
+def test_no_such_numbers(wrong):
+    with pytest.raises(ValueError, match="x must be a list, not"):
+        checks.check_numbers(wrong, "x", "a list")

@@ -384,3 +384,13 @@ def test_the_originals_if_this_machine_has_them(name):
         assert test.y.bincount().tolist() == [1000] * 10
     if name == "cifar10":
         assert test.classes[6] == "frog"
+
+
+def test_numbers_out_of_range():
+    some = load("digits")
+    for count in (-1, len(some.train) + 1, 10**30):
+        with pytest.raises(ValueError, match=f"there are no first {count}"):
+            some.train.take(count)
+    for std in ((-1.0,), (0.0,)):
+        with pytest.raises(ValueError, match="has std="):
+            replace(some, std=std)

@@ -429,3 +429,31 @@ def test_an_image_gets_the_same_outputs_in_any_company(network):
         outputs(network, line, [0.5], torch.randn(9, 4))
     with pytest.raises(ValueError, match="other company"):
         outputs(network, FunctionPath(line), [0.5], torch.randn(9, 4))
+
+
+@pytest.mark.parametrize("t", [[True, False], [10**400], {0.0, 1.0}])
+def test_what_are_no_times(t):
+    with pytest.raises(ValueError, match="t must be a list of times"):
+        outputs(mlp((16, 5, 3)), LINE, t, X)
+
+
+def test_one_tensor_in_another_precision_is_named_also_by_a_network_that_is_known():
+    network, x = mlp((16, 5, 3)), X.float()
+    outputs(network, LINE, [0.5], x)
+    mixed = LINE.anchors[0] | {"1.weight": LINE.anchors[0]["1.weight"].double()}
+    with pytest.raises(ValueError, match=r"layer '1' \(Linear\) fails on inputs.*dtype"):
+        outputs(network, segment(mixed, mixed), [0.5], x)
+
+
+def test_a_parameter_may_be_a_single_number():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return x * self.factor
+
+    one, two = {"factor": torch.tensor(1.0)}, {"factor": torch.tensor(3.0)}
+    x = torch.randn(5, 3)
+    assert torch.allclose(outputs(Scaled(), segment(one, two), [0.5], x)[0], 2 * x)

@@ -177,3 +177,9 @@ def test_no_such_directions(change, message):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_weights_too_large_for_directions():
+    huge = {"w": torch.full((2, 3), 3e38)}
+    with pytest.raises(ValueError, match="no finite directions"):
+        random_directions(huge, seed=0)

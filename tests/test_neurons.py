@@ -461,7 +461,7 @@ def test_butterflies_of_what_is_not_there():
     (layer,) = hidden_layers(NETWORK)
     with pytest.raises(ValueError, match="layer must be one of hidden_layers"):
         neurons.butterflies(W, "1")
-    with pytest.raises(ValueError, match="weights must be a dict of tensors"):
+    with pytest.raises(ValueError, match="weights must be a non-empty dict of tensors"):
         neurons.butterflies(NETWORK, layer)
     with pytest.raises(ValueError, match="nothing of layer '1'"):
         neurons.butterflies({"5.weight": W["1.weight"]}, layer)
@@ -483,3 +483,17 @@ def test_a_filter_s_place_is_counted_in_pixels():
     for width in (4, 16, 63, 65, 128):
         with pytest.raises(ValueError, match="need 64 places on its axis 1"):
             neurons.butterflies(w | {"7.weight": torch.zeros(10, width)}, last)
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.long, torch.Tensor.to_sparse, lambda w: w.to("meta"), lambda w: w + 0j]
+)
+def test_butterflies_of_what_are_no_weights(change):
+    layer = neurons.hidden_layers(NETWORK)[0]
+    wrong = W | {"1.weight": change(W["1.weight"])}
+    for call in (
+        lambda: neurons.butterflies(wrong, layer),
+        lambda: neurons.with_butterflies(wrong, layer, neurons.butterflies(W, layer)),
+    ):
+        with pytest.raises(ValueError, match=r"weights\['1\.weight'\] is"):
+            call()

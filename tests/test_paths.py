@@ -419,3 +419,10 @@ def test_a_function_that_gives_no_weights_is_named_with_its_t(gives, message):
     assert same(path(0.0), A)
     with pytest.raises(ValueError, match=message):
         path(0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool])
+def test_coefficients_are_real_numbers(dtype):
+    path = Path((A, B), lambda t: torch.ones(len(t), 2, dtype=dtype))
+    with pytest.raises(ValueError, match=f"must be real numbers, not {dtype}"):
+        path(0.5)

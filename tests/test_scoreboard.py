@@ -122,3 +122,10 @@ def test_a_row_looks_as_well():
             scoreboard.row("linear", *sound[:k], wrong, *sound[k + 1 :])
     with pytest.raises(ValueError, match="a method's key must be a string, not None"):
         scoreboard.row(None, *sound)
+
+
+@pytest.mark.parametrize("pair", [3, "ab", (0.0, 1.0), (0, 1, 2)])
+def test_a_pair_is_two_numbers(pair):
+    with pytest.raises(ValueError, match="pair"):
+        network, (a, b) = zoo.network("digits"), zoo.load("digits")[:2]
+        scoreboard.row("linear", network, a, b, data.load("digits"), pair=pair)

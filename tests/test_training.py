@@ -386,3 +386,22 @@ class TestBadInput:
 class Detached(Own):
     def forward(self, x):
         return super().forward(x).detach()
+
+
+def test_layers_that_work_in_place_leave_the_images_alone():
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 3))
+    before = SPLIT.x.clone()
+    at_once([0], network)
+    assert torch.equal(SPLIT.x, before)
+
+
+def test_a_forward_that_holds_on_to_the_network_cannot_be_trained():
+    network = mlp((5, 8, 3))
+    network.forward = lambda x: network[3](network[1](x))
+    with pytest.raises(ValueError, match="whatever weights it is given"):
+        at_once([0], network)
+
+
+def test_a_network_without_values():
+    with pytest.raises(ValueError, match=r"'1\.weight' is on the meta device"):
+        train(mlp((5, 8, 3)).to("meta"), SPLIT, [0], epochs=1)

@@ -90,7 +90,7 @@ def permutation_valley(
         raise ValueError(f"i and j must be two neurons, not {i} twice")
     for name, count in {"steps": steps, "iterations": iterations, "polish": polish}.items():
         check_whole(count, name, low=1)
-    _check_loss(network, weights, x, y, loss)
+    x = _check_loss(network, weights, x, y, loss)
     hidden = next(h for h in hidden_layers(network) if h.name == layer)
     there = [weights]
     start = float(_gap(weights, hidden, i, j))
@@ -106,8 +106,8 @@ def permutation_valley(
     return polychain([*there, *back], name="valley")
 
 
-def _check_loss(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss: Loss) -> None:
-    """Inputs and targets of which the loss is one finite number."""
+def _check_loss(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """The inputs, once they and the targets have given one finite number as their loss."""
     check_inputs(x)
     if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
         raise ValueError(
@@ -128,6 +128,7 @@ def _check_loss(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss
         raise ValueError(
             f"loss must give one finite number, as a tensor of shape (), not {describe(value)}"
         )
+    return x.detach()
 
 
 def _gap(weights: Weights, hidden: Hidden, i: int, j: int) -> Tensor:
@@ -198,10 +199,12 @@ def curvature(
             f"the Hessian of {len(vector)} parameters is too large; use at most {LARGEST_HESSIAN}"
         )
 
-    _check_loss(network, weights, x, y, loss)
+    x = _check_loss(network, weights, x, y, loss)
 
     def at(v: Tensor) -> Tensor:
         return loss(apply(network, from_vector(v, weights), x), y)
 
-    hessian = jacrev(grad(at))(vector)  # (M, M)
-    return float(grad(at)(vector).norm()), torch.linalg.eigvalsh(hessian)
+    slope, hessian = grad(at)(vector), jacrev(grad(at))(vector)  # (M,), (M, M)
+    if not (torch.isfinite(slope.norm()) and torch.isfinite(hessian).all()):
+        raise ValueError("the loss is so steep here that its derivatives overflow")
+    return float(slope.norm()), torch.linalg.eigvalsh(hessian)

@@ -268,5 +268,5 @@ def noise_sensitivity(
     for layer in layers:
         moved = watch(network, w, x, {layer.name}, disturb)
         change = (moved - calm).square().flatten(1).sum(1) / calm.square().flatten(1).sum(1)
-        found[layer.name] = float(change.mean())
+        found[layer.name] = check_number(float(change.mean()), f"noise behind layer {layer.name!r}")
     return found

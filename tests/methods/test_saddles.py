@@ -231,3 +231,19 @@ def test_curvature_of_two_parabolas():
     gradient, values = saddles.curvature(network, w, x, torch.zeros(2, 1).double(), loss=F.mse_loss)
     assert values.tolist() == pytest.approx([1.0, 9.0])
     assert gradient == pytest.approx((3.0**2 + 36.0**2) ** 0.5)
+
+
+def test_derivatives_that_overflow_are_no_curvature():
+    network = nn.Linear(2, 1, bias=False)
+    w, x = {"weight": torch.zeros(1, 2)}, torch.full((2, 2), 1e20)
+    with pytest.raises(ValueError, match="its derivatives overflow"):
+        saddles.curvature(network, w, x, torch.zeros(2, 1), loss=F.mse_loss)
+
+
+def test_inputs_that_hang_on_a_graph():
+    network, x, y = mlp((4, 5, 3)), torch.randn(9, 4, requires_grad=True) * 2, torch.arange(9) % 3
+    w = fresh_weights(network, 0)
+    options = {"steps": 2, "iterations": 2, "polish": 1}
+    path = saddles.permutation_valley(network, w, "1", 0, 1, x, y, **options)
+    same = saddles.permutation_valley(network, w, "1", 0, 1, x.detach(), y, **options)
+    assert torch.equal(path(0.5)["1.weight"], same(0.5)["1.weight"])

@@ -321,3 +321,10 @@ def test_sequences_have_no_noise_of_their_own():
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     with pytest.raises(ValueError, match="flatten the inputs first"):
         noise_sensitivity(network, drawn(network), torch.randn(8, 6, 4))
+
+
+def test_noise_that_overflows_is_no_sensitivity():
+    network = mlp((4, 5, 3))
+    w = {key: 1e19 * value for key, value in fresh_weights(network, 0).items()}
+    with pytest.raises(ValueError, match="noise behind layer '1' must be a finite number"):
+        noise_sensitivity(network, w, torch.randn(9, 4) * 1e10)
