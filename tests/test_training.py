@@ -398,8 +398,9 @@ def test_layers_that_work_in_place_leave_the_images_alone():
 def test_a_forward_that_holds_on_to_the_network_cannot_be_trained():
     network = mlp((5, 8, 3))
     network.forward = lambda x: network[3](network[1](x))
+    single = Split(SPLIT.x.float(), SPLIT.y, SPLIT.name, SPLIT.classes)
     with pytest.raises(ValueError, match="whatever weights it is given"):
-        at_once([0], network)
+        train(network, single, [0], epochs=1)
 
 
 def test_a_network_without_values():
