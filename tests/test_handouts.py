@@ -208,4 +208,6 @@ def test_what_is_changed_in_place_is_needed_as_well():
 
 def test_given():
     assert given(STUB, ["def add(n): ..."]) == "# What is given\nseven = 7"
+    check = "from a import b, c\nimport d\nd.judge(b)"
+    assert handouts.imports_of([check], ["def f():\n    return c"]) == ["from a import b, c"]
     assert given("def add(n):\n    ...\n\n\nadd(1)", ["def add(n): ..."]) == ""

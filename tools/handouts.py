@@ -172,6 +172,14 @@ def given(stub: str, solution: Iterable[str]) -> str:
     return "\n".join(line for line in lines if line is not None).strip()
 
 
+def imports_of(checks: Iterable[str], solution: Iterable[str]) -> list[str]:
+    """The imports of check cells, which come last in a sheet, that the solution relies on."""
+    wanted = Flow(*solution).missing()
+    lines = [node for check in checks for node in ast.parse(check).body]
+    found = [ast.unparse(n) for n in lines if isinstance(n, ast.Import | ast.ImportFrom)]
+    return [line for line in found if Flow(line).imports & wanted]
+
+
 # --- Solution sheets ------------------------------------------------------------------------------
 
 
@@ -203,6 +211,9 @@ def solved(cells: list[NotebookNode]) -> list[NotebookNode]:
     stubs = [copy.deepcopy(cell) for cell in rest if not tagged(cell, "check")]
     for stub in stubs:
         stub.source = given(stub.source, [cell.source for cell in code])
+    for stub in stubs[:1]:
+        lent = imports_of([chapter_code(cell) for cell in checks], [cell.source for cell in code])
+        stub.source = "\n".join([*lent, stub.source]).strip()
     stubs = [stub for stub in stubs if stub.source]
     after = solution.index(code[-1]) + 1
     return [*texts, *stubs, *solution[:after], *checks, *solution[after:]]
