@@ -60,6 +60,7 @@ nbval: $(STAMP)  ## run every notebook and compare its outputs with the committe
 	$(KERNEL) OMP_NUM_THREADS=2 $(NBVAL)
 
 lab: $(STAMP)  ## the chapters in JupyterLab
+	$(BIN)/jupyter trust book/*.ipynb  # else explorers show without their scripts
 	$(BIN)/jupyter lab --notebook-dir=book
 
 refresh: $(STAMP)  ## run the notebooks afresh, normalise and compare them

@@ -321,8 +321,8 @@ class BlockExplorer(Explorer):
             for name, colour in zip(self.sources, ("blue", "orange"), strict=False)
         )
         return (
-            f"Lit blocks reach the outputs ({colours}); pale blocks do not. A thick frame marks what"
-            " has just moved. Upper rows and left columns belong to the kept half."
+            f"Lit blocks reach the outputs ({colours}); pale blocks do not. A thick frame marks"
+            " what has just moved. Upper rows and left columns belong to the kept half."
         )
 
     def controls(self) -> list[Control]:
