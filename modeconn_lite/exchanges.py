@@ -126,8 +126,6 @@ class WalkBack(SweptPath):
     ----------
     exchanges : list of Exchange
         In turn; each takes equal time.
-    lengths : Tensor, shape (exchanges,), float64
-        How far each leads.
     """
 
     def __init__(
@@ -164,7 +162,10 @@ class WalkBack(SweptPath):
 
     @cached_property
     def lengths(self) -> Tensor:
-        """Both neurons of an exchange go from one to the other: √2 times their distance."""
+        """How far each exchange leads: shape (exchanges,), float64.
+
+        Both neurons go from one to the other: √2 times their distance.
+        """
         found = torch.zeros(len(self.exchanges), dtype=torch.float64)
         for layer, steps in self._by_layer(torch.arange(len(self.exchanges))):
             rows = butterflies(self.b, layer)
