@@ -223,7 +223,10 @@ def test_solutions_and_the_code_of_figures_are_folded(page, name):
         folded = [c for c in cells if "hide-input" in c["metadata"].get("tags", [])]
         titles = [t.text for t in soup(page).select(".mc-fold-code > summary")]
         assert len(titles) == len(folded)
-        assert all(t.startswith("ShowHide the code") for t in titles)
+        checks = [c for c in cells if "check" in c["metadata"].get("tags", [])]
+        assert titles.count("ShowHide the check") == len(checks)
+        assert all(t.startswith(("ShowHide the code", "ShowHide the check")) for t in titles)
+        assert "Not tried yet." not in soup(page).text
 
 
 def test_ids_are_given_once(page):

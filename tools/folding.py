@@ -75,6 +75,10 @@ class FoldCode(SphinxPostTransform):
             code, *outputs = cell.children
             figure = any(True for output in outputs for _ in output.findall(nodes.image))
             words = "the code of this figure" if figure else "the code"
+            if "tag_check" in cell["classes"]:  # nobody can try an exercise on the website
+                words = "the check"
+                for output in outputs:
+                    cell.remove(output)
             del cell["hide_mode"]
             cell.remove(code)
             cell.insert(0, fold(fold_title("", words, verb=True), code, kind="code"))
