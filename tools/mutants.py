@@ -33,6 +33,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "modeconn_lite"
+READ_BACK = ["explorers/test_read_back.py", "explorers/test_paths_and_sheets.py"]
 # The tests of a module have its name. These use it as well, or stand in for them.
 ALSO = {
     "__init__": ["test_package.py"],
@@ -41,14 +42,14 @@ ALSO = {
     "checkpoints": ["test_training.py"],
     "checks": ["test_paths.py", "test_weights.py"],
     "explorers/__init__": ["explorers/test_paths_and_sheets.py"],
-    "explorers/base": ["explorers/test_paths_and_sheets.py"],
-    "explorers/charts": ["explorers/test_paths_and_sheets.py"],
-    "explorers/markup": ["explorers/test_paths_and_sheets.py"],
-    "explorers/path": ["explorers/test_paths_and_sheets.py"],
-    "explorers/race": ["explorers/test_paths_and_sheets.py"],
-    "explorers/sheet": ["explorers/test_paths_and_sheets.py"],
-    "explorers/sources": ["explorers/test_paths_and_sheets.py"],
-    "explorers/views": ["explorers/test_paths_and_sheets.py"],
+    "explorers/base": READ_BACK,
+    "explorers/charts": READ_BACK,
+    "explorers/markup": READ_BACK,
+    "explorers/path": READ_BACK,
+    "explorers/race": READ_BACK,
+    "explorers/sheet": READ_BACK,
+    "explorers/sources": READ_BACK,
+    "explorers/views": READ_BACK,
     "evaluation": ["test_look.py"],
     "forward": ["test_look.py", "test_evaluation.py", "test_exchanges.py"],
     "layout": ["test_neurons.py"],
