@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import combinations
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,6 +67,26 @@ def test_the_story_is_visible_on_every_pair():
 
 def test_there_are_enough_networks_to_learn_from():
     assert len(zoo.load("digits-wide")) >= 16 + 4
+
+
+def test_retraining_goes_by_the_recipe(monkeypatch):
+    asked = {}
+
+    def train(network, split, seeds, **options):
+        asked.update(options, network=network, split=split, seeds=seeds)
+        return SimpleNamespace(weights="trained")
+
+    monkeypatch.setattr(zoo, "train", train)
+    shift = data.jitter(0.1)
+    odd = replace(zoo.recipe("spirals"), seeds=range(3, 5), epochs=7, rate=0.3, batch=9)
+    monkeypatch.setitem(zoo.RECIPES, "spirals", replace(odd, augment=shift))
+    assert zoo.retrain("spirals") == "trained"
+    assert str(asked.pop("network")) == str(zoo.network("spirals"))
+    assert torch.equal(asked.pop("split").x, data.load("spirals").train.x)
+    wanted = {"seeds": range(3, 5), "epochs": 7, "rate": 0.3, "batch": 9, "augment": shift}
+    assert asked == wanted | {"progress": False}
+    zoo.retrain("spirals", progress=True)
+    assert asked["progress"] is True
 
 
 @pytest.fixture

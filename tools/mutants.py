@@ -7,7 +7,8 @@ string, an argument left out. It is tried in a copy of this folder against the t
 so nothing in here is ever changed. A mutant that no test notices survives; the report lists those.
 
 Left alone: annotations, decorators, docstrings; all of a `raise`, since tests need not know a
-message by heart; and what eyes judge and tests need not: colours and widths of lines, help.
+message by heart; what eyes judge and tests need not: colours and widths of lines, help; and that
+a zip is strict.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ LOOKS = """
     handlelength handles height_ratios help hspace linestyle linewidth linewidths loc ls lw marker
     mec mew ms ncols pad s unit va width_ratios wspace zorder
 """.split()
+GUARDS = ("strict",)  # of a zip of what is of equal length: no input tells whether it is there
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 UNCOPIED = (".git", ".venv", "_build", "data", "dist", "*.egg-info", "__pycache__", ".*_cache")
 
@@ -151,16 +153,22 @@ def mutants_of(module: str) -> Iterator[Mutant]:
     lines = wrapper.resolve(PositionProvider)
     skipped = (libcst.Annotation, libcst.Decorator, libcst.Raise)
 
+    def is_let_alone(node: libcst.CSTNode) -> bool:
+        named = isinstance(node, libcst.Arg) and node.keyword
+        return bool(named) and node.keyword.value in (*LOOKS, *GUARDS)
+
     def walk(node: libcst.CSTNode, line: int) -> Iterator[Mutant]:
         line = lines[node].start.line if node in lines else line
-        if isinstance(node, libcst.Arg) and node.keyword and node.keyword.value in LOOKS:
+        if is_let_alone(node):
             return
         call = isinstance(node, libcst.Call) and isinstance(node.func, libcst.Name)
         if isinstance(node, skipped) or (call and node.func.value in LET_ALONE):
             return
         for kind, operator in mutation_operators:
             for changed in operator(node) if isinstance(node, kind) else ():
-                yield Mutant(module, line, before, wrapper.module, node, changed)
+                gone = [a for a in getattr(node, "args", ()) if a not in changed.args]
+                if not gone or not all(map(is_let_alone, gone)):
+                    yield Mutant(module, line, before, wrapper.module, node, changed)
         for child in node.children:
             yield from walk(child, line)
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from modeconn_lite import data, evaluation, paths, sheets, zoo
 from modeconn_lite.evaluation import Profile, Survey
-from modeconn_lite.explorers import PathExplorer, RaceExplorer, SheetExplorer, charts, markup
+from modeconn_lite.explorers import PathExplorer, RaceExplorer, SheetExplorer, base, charts, markup
 from modeconn_lite.weights import apply
 
 NETWORK = zoo.network("digits")
@@ -348,6 +348,14 @@ def test_names_on_a_map_cover_no_mark_and_no_other_name():
         taken.append((x, middle, 0.0))
 
 
+@pytest.mark.parametrize("way", [[(0.0, 1.0), (2.0, 2.0)], [(-0.5, 1), (0, 2), (2, 2), (2.5, 1)]])
+def test_a_line_on_a_map_has_its_name_beside_its_middle(way):
+    page = soup(drawn(replace(SQUARE, marks={}), lines={"way": way}).html((0.5, 0.5)))
+    name, spots = page.select_one("text.mc-name"), points(page.select_one(".mc-route"))
+    middle = np.mean(spots if len(spots) == 2 else spots[1:3], axis=0)
+    assert abs(per_cent(name["x"]) - middle[0]) < 10 and abs(per_cent(name["y"]) - middle[1]) < 10
+
+
 def test_fine_levels_are_round_and_few():
     for low, high in ((0.01, 9.0), (0.3, 0.9), (1e-3, 1e3), (0.05, 40.0), (0.9, 1.1)):
         levels = charts._levels(low, high)
@@ -376,6 +384,198 @@ def test_the_palette_goes_from_light_to_dark_and_255_is_clear():
     assert (np.diff(light) < 0.6).all() and light[0] > 200 > 60 > light[254]
     theirs = 255 * matplotlib.colormaps["viridis_r"](np.linspace(0, 1, 255))[:, :3]
     assert np.abs(theirs - shades[:255, :3]).max() < 8
+
+
+# --- Regions --------------------------------------------------------------------------------------
+
+
+def test_decision_regions_are_where_the_network_decides_so():
+    network, (a, b), spirals = (
+        zoo.network("spirals"),
+        zoo.load("spirals")[:2],
+        data.load("spirals"),
+    )
+    path = paths.segment(a, b)
+    page = soup(PathExplorer(network, path, spirals, points=3).picture((1.0,), {}))
+    x, y = spirals.test.x, spirals.test.y
+    dots = [
+        torch.tensor([(float(x), float(y)) for x, y in re.findall(r"M(\d+) (\d+)h0", d)])
+        for d in (page.select_one(f"path.mc-k{c}")["d"] for c in range(2))
+    ]
+    assert 100 < len(torch.cat(dots)) <= len(x)
+    assert [h["d"] for h in page.select("path.mc-halo")] == [
+        page.select_one(f"path.mc-k{c}")["d"] for c in range(2)
+    ]
+    # The same scale across and down, and room for all points.
+    first = [x[: sum(map(len, dots))][y[: sum(map(len, dots))] == c] for c in range(2)]
+    shown, true = torch.cat(dots) / 1000, torch.cat(first)
+    assert float(shown.min()) > 0 and float(shown.max()) < 1
+    slopes = [np.polyfit(true[:, k], shown[:, k], 1) for k in range(2)]
+    assert slopes[0][0] == pytest.approx(-slopes[1][0], rel=0.01) and slopes[0][0] > 0
+    for k in range(2):
+        fitted = np.polyval(slopes[k], true[:, k])
+        assert np.abs(fitted - shown[:, k].numpy()).max() < 2e-3
+    assert float((x.amax(0) - x.amin(0)).max()) * slopes[0][0] > 0.85, "the points fill the map"
+
+    def network_at(places):
+        """Shares of the classes, at places in fractions of the picture."""
+        back = [(places[:, k] - slopes[k][1]) / slopes[k][0] for k in range(2)]
+        return apply(network, b, torch.tensor(np.stack(back, 1)).float()).softmax(1)
+
+    canvas = page.select_one("canvas")
+    image = np.asarray(picture(canvas["style"]).convert("RGBA")).astype(float)
+    side = image.shape[0]
+    assert image.shape == (side, side, 4) and side >= 30
+    assert canvas["width"] == canvas["height"] == str(side)
+    cells = (np.arange(side) + 0.5) / side
+    places = np.stack([np.tile(cells, side), np.repeat(cells, side)], 1)
+    p = network_at(places)
+    colours, alpha = image.reshape(-1, 4)[:, :3], torch.tensor(image.reshape(-1, 4)[:, 3])
+    said = p.argmax(1).numpy()
+    means = [colours[said == c].mean(0) for c in range(2)]
+    assert all(np.abs(colours[said == c] - means[c]).max() < 1 for c in range(2))
+    assert np.abs(means[0] - means[1]).max() > 60
+    sure = p.amax(1)
+    assert float(torch.corrcoef(torch.stack([sure.double(), alpha]))[0, 1]) > 0.99, "fuller: surer"
+    assert float(alpha[sure > 0.99].min()) > 130 > 60 > float(alpha[sure < 0.55].max()) > 0
+    edge = re.findall(r"([-\d.]+) ([-\d.]+)", page.select_one("path.mc-edge")["d"])
+    there = network_at(np.array(edge, dtype=float) / 1000)[:, 0]
+    assert float((there - 0.5).abs().median()) < 0.1
+    key = page.select_one(".mc-right .mc-key")
+    assert all(name in key.text for name in spirals.test.classes)
+
+
+# --- The page of a path ---------------------------------------------------------------------------
+
+
+def test_the_caption_and_the_table_say_what_was_measured(two):
+    page = soup(two._repr_html_())
+    caption = page.figcaption.text
+    for k, (name, (_, test)) in enumerate(zip(two.names, two.profiles, strict=True)):
+        i = int(test.accuracy.argmin())
+        said = (
+            f"{100 * float(test.accuracy[i]):.1f}\u202f% at t = {float(test.t[i]):.2f} on “{name}”"
+        )
+        assert said in caption
+        if k == 0:
+            for end, place in (("A", 0), ("B", -1)):
+                assert f"{end} answers {100 * float(test.accuracy[place]):.1f}\u202f%" in caption
+    head = [cell.text for cell in page.select("noscript th")]
+    rows = [[cell.text for cell in row.select("td")] for row in page.select("noscript tbody tr")]
+    assert len(rows) == sum(len(test.t) for _, test in two.profiles)
+    for k, (name, pair) in enumerate(zip(two.names, two.profiles, strict=True)):
+        own = [dict(zip(head, row, strict=True)) for row in rows if row[0] == name]
+        for split, profile in zip(("train", "test"), pair, strict=True):
+            assert [float(row["t"]) for row in own] == pytest.approx(profile.t.tolist(), abs=1e-6)
+            for of in ("loss", "accuracy"):
+                values = [float(row[f"{split} {of}"]) for row in own]
+                assert values == pytest.approx(getattr(profile, of).tolist(), rel=1e-3), k
+    assert two.title == f"From A to B: {', '.join(two.names)}" == page.select_one(".mc-title").text
+
+
+def test_a_guess_is_asked_for_between_the_ends():
+    explorer = PathExplorer(
+        NETWORK, LINE, DIGITS, points=5, guess="accuracy", ends=("here", "there")
+    )
+    content = json.loads(
+        soup(explorer._repr_html_()).select_one('[type="application/json"]').string
+    )
+    guess = content["guess"]
+    assert guess["of"] == "accuracy" and guess["ends"] == ["here", "there"]
+    assert len(guess["at"]) >= 2 and guess["at"] == sorted(set(guess["at"]))
+    assert guess["at"][0] > 0 and guess["at"][-1] < 1 and guess.keys() == {"of", "at", "ends"}
+
+
+@pytest.mark.parametrize("kind", ["path", "sheet", "race"])
+def test_every_figure_of_a_page_has_a_form(kind, one, triangle):
+    race = RaceExplorer(NETWORK, {"line": LINE}, DIGITS, points=3)
+    html = {"path": one, "sheet": triangle, "race": race}[kind]._repr_html_()
+    content = json.loads(soup(html).select_one('[type="application/json"]').string)
+    (route,) = content["source"]["routes"]
+    assert content["forms"].keys() == route["axes"].keys() | route["figures"].keys()
+    for name, form in content["forms"].items():
+        assert form == "%" if "accuracy" in name else form in (2, 3)
+    assert content["view"].keys() == {"kind", "classes", "labels", "each"}
+    assert content["view"]["each"] == (10 if kind == "path" else 2)
+
+
+def test_beyond_the_ends_the_caption_speaks_of_what_lies_between_them(wide):
+    test = wide.profiles[0][1]
+    between = (test.t >= 0) & (test.t <= 1)
+    lowest = float(test.accuracy[between].min())
+    assert f"{100 * lowest:.1f}\u202f% at t" in soup(wide._repr_html_()).figcaption.text
+    page = soup(wide._repr_html_())
+    assert [t.text for t in page.select(".mc-ticks span")] == ["A", "0.5", "B", "−0.5", "1.5"]
+    classes = ["".join(t["class"]) for t in page.select(".mc-ticks span")]
+    assert classes == ["mc-a", "", "mc-b", "", ""]
+    style = page.select_one(".mc-slider")["style"]
+    assert style == "--mc-from:25%;--mc-to:75%", "the track is bold between the ends"
+
+
+def test_what_there_is_to_choose(one, two):
+    for explorer, count in ((one, 0), (two, 2)):
+        page = soup(explorer._repr_html_())
+        curve = [(b["value"], b.text, b["aria-pressed"]) for b in page.select('[name="curve"]')]
+        assert curve == [("loss", "loss", "true"), ("accuracy", "accuracy", "false")]
+        path = [(b["value"], b.text, b["aria-pressed"]) for b in page.select('[name="path"]')]
+        assert (
+            path
+            == [(str(k), n, ("true", "false")[k]) for k, n in enumerate(explorer.names)][:count]
+        )
+        groups = [g["aria-label"] for g in page.select('[role="group"]')]
+        assert groups == ["Curve", "Path"][: 1 + bool(count)]
+        charts_ = [(c["data-of"], c.has_attr("hidden")) for c in page.select(".mc-chart")]
+        assert charts_ == [("loss", False), ("accuracy", True)]
+        assert all(
+            c.attrs.keys() <= {"class", "data-of", "hidden"} for c in page.select(".mc-chart")
+        )
+    (control,) = one.controls()
+    assert (control.low, control.high, control.value) == (0, 1, 0.5)
+    assert control.name == "t from A to B"
+    slider = soup(one._repr_html_()).select_one("input")
+    assert (slider["min"], slider["max"], slider["value"], slider["step"]) == ("0", "20", "0", "1")
+    assert slider["aria-label"] == "t: A is 0, B is 1"
+
+
+def test_a_live_one_has_its_title_its_sliders_and_its_choices(two):
+    live = two.live()
+    head, slider, curve, path, shown = live.box.children
+    assert soup(head.value).select_one("p.mc-title").text == two.title
+    assert soup(head.value).select_one("p")["role"] == "heading"
+    assert (slider.min, slider.max, slider.value, slider.step) == (0, 1, 0.5, 0.005)
+    assert slider.description == two.controls()[0].name and slider.readout_format == ".3f"
+    assert curve.options == (("loss", 0), ("accuracy", 1)) and curve.description == "curve"
+    assert path.options == tuple((name, k) for k, name in enumerate(two.names))
+    assert "mc-still" in shown.value and shown is live.picture
+    bundle = live._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(live) and "at any t." in bundle["text/html"]
+
+
+def test_a_network_too_slow_to_follow_the_hand_waits_for_it_to_rest(one, monkeypatch):
+    for seconds, follows in ((0.01, True), (1.0, False)):
+        clock = iter(x for k in range(10) for x in (10.0 * k, 10.0 * k + seconds))
+        monkeypatch.setattr(base, "perf_counter", lambda clock=clock: next(clock))
+        live = one.live()
+        assert [s.continuous_update for s in live.sliders] == [follows]
+        assert f"One step on cpu in {1000 * seconds:.1f} ms" in live.picture.value
+
+
+def test_the_page_s_numbers_are_rounded_but_little(one):
+    content = json.loads(soup(one._repr_html_()).select_one('[type="application/json"]').string)
+    (route,) = content["source"]["routes"]
+    train, test = one.profiles[0]
+    assert route["axes"]["t"] == pytest.approx(test.t.tolist(), abs=1e-6)
+    assert route["figures"]["train loss"] == pytest.approx(train.loss.tolist(), rel=1e-3)
+    assert content["span"] == [0, 1] and content["source"]["kind"] == "points"
+    for of, chart in content["charts"].items():
+        drawn_top = value_axis(soup(one._repr_html_()).select_one(f'[data-of="{of}"]'))(0)
+        assert chart["top"] == pytest.approx(drawn_top), "the script's scale is the drawing's"
+        assert chart["figure"] == f"test {of}"
+    assert content["charts"]["accuracy"]["form"] == "%" and content["charts"]["loss"]["form"] == 2
+    assert list(content["forms"]) == [
+        "t",
+        *(f"{s} {o}" for s in ("test", "train") for o in ("accuracy", "loss")),
+    ]
 
 
 # --- Albums, races, sheets ------------------------------------------------------------------------
