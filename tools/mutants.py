@@ -71,7 +71,7 @@ LOOKS = """
     alpha bbox_to_anchor c cmap color colors desc description facecolor figsize fontsize ha
     handlelength handles height_ratios help hspace linestyle linewidth linewidths loc ls lw marker
     mec mew ms ncols pad s unit va width_ratios wspace zorder
-""".split()
+""".split()  # noqa: SIM905 - as a list it would be forty lines
 GUARDS = ("strict",)  # of a zip of what is of equal length: no input tells whether it is there
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 UNCOPIED = (".git", ".venv", "_build", "data", "dist", "*.egg-info", "__pycache__", ".*_cache")

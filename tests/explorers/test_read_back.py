@@ -13,13 +13,24 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Comment
 from PIL import Image
 
 from modeconn_lite import data, evaluation, paths, sheets, zoo
 from modeconn_lite.evaluation import Profile, Survey
-from modeconn_lite.explorers import PathExplorer, RaceExplorer, SheetExplorer, base, charts, markup
-from modeconn_lite.weights import apply
+from modeconn_lite.explorers import (
+    BlockExplorer,
+    NeuronExplorer,
+    PathExplorer,
+    RaceExplorer,
+    SheetExplorer,
+    base,
+    charts,
+    markup,
+)
+from modeconn_lite.methods.dropout import path_to_dropped
+from modeconn_lite.networks import mlp
+from modeconn_lite.weights import apply, fresh_weights
 
 NETWORK = zoo.network("digits")
 A, B, C = zoo.load("digits")[:3]
@@ -705,3 +716,53 @@ def test_a_long_table_is_thinned_to_about_ten_rows():
     many = SheetExplorer(NETWORK, sheets.triangle(A, B, C), some, points=31, images=1)
     rows = soup(many._repr_html_()).select("noscript tbody tr")
     assert 10 <= len(rows) <= 12
+
+
+# --- All of them ----------------------------------------------------------------------------------
+
+
+def spoken(page):
+    """What a page says, tag by tag, apart from what is for the browser."""
+    for text in page.find_all(string=True):
+        tag = text.parent.name
+        if text.strip() and tag not in ("script", "style") and not isinstance(text, Comment):
+            yield tag, text.strip()
+
+
+@pytest.fixture(scope="module")
+def everything(one, two, wide, triangle):
+    """Both faces of an explorer of each kind."""
+    spirals, (a, b) = zoo.network("spirals"), zoo.load("spirals")[:2]
+    race = RaceExplorer(NETWORK, {"line": LINE, "bent": BENT}, DIGITS, points=5)
+    regions = PathExplorer(spirals, paths.segment(a, b), data.load("spirals"), points=3)
+    cloud = NeuronExplorer(NETWORK, LINE, DIGITS, points=5)
+    small = mlp((64, 4, 4, 10))
+    w, kept = fresh_weights(small, 0), {"1": [0, 1], "3": [0, 1]}
+    walk = path_to_dropped(small, w, kept)
+    blocks = BlockExplorer(small, walk, kept, {"A": w}, split=DIGITS.test)
+    pages = []
+    for explorer in (one, two, wide, triangle, race, regions, cloud, blocks):
+        pages.append(soup(explorer._repr_html_()))
+        place = [control.value for control in explorer.controls()]
+        pages.append(soup(explorer.picture(place, dict.fromkeys(explorer.choices(), 0))))
+    return pages
+
+
+def test_words_stand_only_where_words_belong(everything):
+    allowed = {"p", "span", "b", "i", "text", "button", "li", "td", "th", "figcaption", "option"}
+    allowed |= {"label"}
+    for page in everything:
+        for tag, text in spoken(page):
+            assert tag in allowed, f"{text!r} stands loose in <{tag}>"
+
+
+def test_every_attribute_is_one_of_html_or_of_svg(everything):
+    usual = {"class", "style", "type", "name", "value", "min", "max", "step", "hidden", "role"}
+    usual |= {"tabindex", "autocomplete", "scope", "viewbox", "preserveaspectratio", "transform"}
+    usual |= {"width", "height", "d", "x", "y", "dx", "dy", "x1", "x2", "y1", "y2", "cx", "cy"}
+    usual |= {"r", "rx"}
+    for page in everything:
+        for tag in page.find_all(True):
+            for name in tag.attrs:
+                known = name in usual or re.match(r"(aria|data)-[a-z-]+$", name)
+                assert known, f"<{tag.name}> has an attribute {name}"
