@@ -177,3 +177,10 @@ def test_no_such_directions(change, message):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("normalise", ["filter", "length", "none"])
+def test_directions_are_of_the_type_of_the_weights(normalise):
+    for kind in (torch.float32, torch.float64):
+        (found,) = random_directions(to(A, kind), 1, seed=0, normalise=normalise)
+        assert {w.dtype for w in found.values()} == {kind}

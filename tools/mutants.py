@@ -42,7 +42,7 @@ ALSO = {
     "anatomy": ["test_layout.py", "test_forward.py"],
     "checkpoints": ["test_training.py"],
     "checks": ["test_paths.py", "test_weights.py"],
-    "explorers/__init__": ["explorers/test_paths_and_sheets.py"],
+    "explorers/__init__": ["explorers/test_paths_and_sheets.py", "test_package.py"],
     "explorers/base": READ_BACK,
     "explorers/charts": READ_BACK,
     "explorers/markup": READ_BACK,
@@ -58,7 +58,7 @@ ALSO = {
     "methods/__init__": ["methods/test_base.py", "test_scoreboard.py"],
     "neurons": ["methods/test_symmetry.py"],
     "paths": ["test_look.py", "test_evaluation.py"],
-    "records/__init__": ["test_main.py"],
+    "records/__init__": ["test_main.py", "test_package.py"],
     "running": ["test_forward.py"],
     "sheets": ["test_landscapes.py", "test_evaluation.py"],
     "storage": ["test_training.py"],
@@ -72,6 +72,7 @@ LOOKS = """
     handlelength handles height_ratios help hspace linestyle linewidth linewidths loc ls lw marker
     mec mew ms ncols pad s unit va width_ratios wspace zorder
 """.split()  # noqa: SIM905 - as a list it would be forty lines
+SHADES = {"CLASS_COLOURS", "CYCLE", "REGIONS", "SIDE", "GAP", "TOP"}  # so do these constants
 GUARDS = ("strict",)  # of a zip of what is of equal length: no input tells whether it is there
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 UNCOPIED = (".git", ".venv", "_build", "data", "dist", "*.egg-info", "__pycache__", ".*_cache")
@@ -157,9 +158,15 @@ def mutants_of(module: str) -> Iterator[Mutant]:
         named = isinstance(node, libcst.Arg) and node.keyword
         return bool(named) and node.keyword.value in (*LOOKS, *GUARDS)
 
+    def is_shade(node: libcst.CSTNode) -> bool:
+        targets = node.targets if isinstance(node, libcst.Assign) else ()
+        return any(
+            SHADES & set(wrapper.module.code_for_node(t.target).split(", ")) for t in targets
+        )
+
     def walk(node: libcst.CSTNode, line: int) -> Iterator[Mutant]:
         line = lines[node].start.line if node in lines else line
-        if is_let_alone(node):
+        if is_let_alone(node) or is_shade(node):
             return
         call = isinstance(node, libcst.Call) and isinstance(node.func, libcst.Name)
         if isinstance(node, skipped) or (call and node.func.value in LET_ALONE):

@@ -65,6 +65,8 @@ def value_axis(chart):
     texts, lines = chart.select(".mc-grid text"), chart.select(".mc-grid line")
     assert [t["y"] for t in texts] == [line["y1"] for line in lines]
     assert all((line["y2"], line["x1"], line["x2"]) == (line["y1"], "0", "100%") for line in lines)
+    accuracy = chart["data-of"] == "accuracy"
+    assert all(("%" in t.text) == accuracy for t in texts), "a share of 0.2 is written 20 %"
     pairs = [(per_cent(t["y"]), number(t.text)) for t in texts]
     assert 3 <= len(pairs) <= 7 and max(pairs) == (100, 0)
     return scale(pairs)
@@ -329,6 +331,20 @@ def test_a_map_reads_back_as_the_survey(sheet):
         there = at(per_cent(ring["cx"]), per_cent(ring["cy"]))
         assert there == pytest.approx(sheet.marks["B"], abs=1e-3)
     assert len(page.select(".mc-now circle")) == 3
+
+
+@pytest.mark.parametrize("side", [2, 3, 12])
+def test_beside_a_cliff_no_point_of_a_map_is_clear_and_low_stays_low(side):
+    """The picture runs smoothly through the points, and may not swing over below or above."""
+    sheet = replace(SQUARE, extent=(0.0, 1.0, 0.0, 1.0), marks={})
+    axis = torch.linspace(0, 1, side).double()
+    loss = torch.full((side, side), 0.01).double()
+    loss[:, (side + 1) // 2 :] = 10.0
+    loss[-1, -1] = 0.01
+    page = soup(charts.Map(sheet, Survey("cliff", "test", axis, axis, loss, loss), {}).html((0, 0)))
+    index = np.asarray(picture(page.select_one(".mc-heat")["style"]))
+    assert index.max() < 255 and index[-1, 0] == 0 and index[-1, -1] == 254
+    assert np.abs(np.diff(index.astype(int), axis=1)).max() < 120, "no jumps from light to dark"
 
 
 def test_the_ratio_of_a_map_is_the_sheet_s_within_reason():
@@ -766,3 +782,24 @@ def test_every_attribute_is_one_of_html_or_of_svg(everything):
             for name in tag.attrs:
                 known = name in usual or re.match(r"(aria|data)-[a-z-]+$", name)
                 assert known, f"<{tag.name}> has an attribute {name}"
+
+
+def test_attributes_have_values_that_browsers_and_style_sheets_know(everything):
+    """They tell capitals from small letters, and pass over in silence what they do not know."""
+    known = {
+        "role": {"img", "group", "application", "region", "heading"},
+        "type": {"range", "button", "application/json"},
+        "aria-live": {"polite"},
+        "aria-hidden": {"true"},
+        "aria-pressed": {"true", "false"},
+        "autocomplete": {"off"},
+        "scope": {"col", "row"},
+        "preserveaspectratio": {"none"},
+        "aria-roledescription": {"map"},
+    }
+    for page in everything:
+        for tag in page.find_all(True):
+            for name, values in known.items():
+                assert tag.get(name) in {None, *values}, f"<{tag.name} {name}={tag.get(name)!r}>"
+            for each in tag.get("class", []):
+                assert re.fullmatch(r"(mc-[a-z0-9-]+)?", each), f"<{tag.name} class={each!r}>"
