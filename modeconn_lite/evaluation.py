@@ -1,7 +1,7 @@
 """Loss and accuracy along a path or over a sheet, in one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -42,11 +42,11 @@ class Profile:
 
     name: str
     split: str
-    t: Tensor = field(repr=False)
-    travelled: Tensor = field(repr=False)
-    loss: Tensor = field(repr=False)
-    correct: Tensor = field(repr=False)
-    count: int = field(repr=False)
+    t: Tensor
+    travelled: Tensor
+    loss: Tensor
+    correct: Tensor
+    count: int
 
     @property
     def accuracy(self) -> Tensor:
@@ -141,10 +141,10 @@ class Survey:
 
     name: str
     split: str
-    u: Tensor = field(repr=False)
-    v: Tensor = field(repr=False)
-    loss: Tensor = field(repr=False)
-    accuracy: Tensor = field(repr=False)
+    u: Tensor
+    v: Tensor
+    loss: Tensor
+    accuracy: Tensor
 
     def __repr__(self) -> str:
         low, high = self.accuracy.nan_to_num(2.0).min(), self.accuracy.nan_to_num(-1.0).max()

@@ -60,7 +60,7 @@ class Path:
     """
 
     anchors: Sequence[Weights]
-    coefficients: Coefficients = field(repr=False)
+    coefficients: Coefficients
     name: str = "path"
     knots: Sequence[float] = (0.0, 1.0)
     domain: tuple[float, float] = (0.0, 1.0)

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -59,8 +59,8 @@ class Board:
     """
 
     dataset: str
-    rows: tuple[Row, ...] = field(repr=False)
-    ends: tuple[float, float] = field(repr=False)
+    rows: tuple[Row, ...]
+    ends: tuple[float, float]
 
     def methods(self) -> list[str]:
         """Keys of the methods, in the order of the rows."""

@@ -183,3 +183,10 @@ def test_weights_too_large_for_directions():
     huge = {"w": torch.full((2, 3), 3e38)}
     with pytest.raises(ValueError, match="no finite directions"):
         random_directions(huge, seed=0)
+
+
+@pytest.mark.parametrize("normalise", ["filter", "length", "none"])
+def test_directions_are_of_the_type_of_the_weights(normalise):
+    for kind in (torch.float32, torch.float64):
+        (found,) = random_directions(to(A, kind), 1, seed=0, normalise=normalise)
+        assert {w.dtype for w in found.values()} == {kind}

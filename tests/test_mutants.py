@@ -82,3 +82,15 @@ def test_the_same_seed_draws_the_same_mutants():
     other, _ = mutants.draw(["tables", "sheets"], 5, seed=random.Random(0).randrange(100))
     assert [m.after for m in other] != [m.after for m in one]
     assert all(mutant.change.count("\n") >= 1 for mutant in one)
+
+
+def test_what_eyes_judge_is_left_alone(planted):
+    pytest.importorskip("mutmut", reason="only `make mutants` needs it, and installs it")
+    module = planted / "modeconn_lite" / "sums.py"
+    module.write_text(
+        "def draw(ax, x, y):\n    ax.plot(x, color=3, lw=2)\n    zip(x, strict=True)\n"
+    )
+    changes = [mutant.change for mutant in mutants.mutants_of("sums")]
+    assert changes, "what is drawn is not left alone"
+    assert all("+    ax.plot(" not in c or "color=3, lw=2" in c for c in changes)
+    assert all("+    zip(" not in c or "strict=True" in c for c in changes)

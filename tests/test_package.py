@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -377,3 +378,11 @@ def test_no_prints_and_no_imports_by_name():
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func).rpartition(".")[2]
                 assert name not in ("print", "import_module", "__import__"), file
+
+
+@pytest.mark.parametrize("module", ["", ".data", ".neurons", ".explorers", ".records"])
+def test_what_a_module_offers_is_there(module):
+    offering = import_module(f"modeconn_lite{module}")
+    assert offering.__all__
+    for name in offering.__all__:
+        assert hasattr(offering, name), f"{name} is offered and not there"

@@ -1,7 +1,12 @@
+from dataclasses import replace
+
 import pytest
+from bs4 import BeautifulSoup
+from torch import nn
 
 from modeconn_lite import data, scoreboard, zoo
 from modeconn_lite.evaluation import evaluate, profile
+from modeconn_lite.methods import METHODS
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import fresh_weights
@@ -34,6 +39,61 @@ def test_it_displays_as_a_table_that_notebook_tests_skip(board):
     assert '<th scope="row">Linear</th>' in html
     assert "Linear: worst accuracy" in repr(board)
     assert "pairs: 2" in repr(board)
+
+
+def test_the_table_says_each_figure_in_its_place():
+    """Of made-up rows: mean ± deviation over pairs, in the units of the head."""
+
+    def made(method, pair, shift):
+        figures = (0.5 + shift, 0.25 + shift, 3 + shift, 1 + shift, 2 + shift, 7 + shift)
+        return scoreboard.Row(method, pair, *figures)
+
+    rows = (made("linear", (0, 1), 0.0), made("linear", (2, 3), 0.2), made("weights", None, 0.4))
+    board = scoreboard.Board("moons", rows, (0.99, 0.956))
+    table = BeautifulSoup(board._repr_html_(), "html.parser")
+    head = [cell.text for cell in table.select("thead th")]
+    assert head[1:4] == ["Worst accuracy, test", "Worst accuracy, train", "Barrier, test (nats)"]
+    assert head[0] == "Method" and head[4].startswith("Length") and head[5] == "Cost (s)"
+    body = [[c.text for c in row.select("th, td")] for row in table.select("tbody tr")]
+    assert body == [
+        ["End points", "95.6 %", "99.0 %", "", "", ""],
+        ["Linear", "35.0 ± 14.1 %", "60.0 ± 14.1 %", "1.10 ± 0.14", "2.10", "7.10"],
+        [METHODS["weights"].name, "65.0 %", "90.0 %", "1.40", "2.40", "7.40"],
+    ]
+    assert "Scoreboard on moons" in table.caption.text
+    assert repr(board).splitlines() == [
+        "Scoreboard(moons, pairs: 2, ends: 0.96)",
+        "  Linear: worst accuracy 0.35, barrier 1.10 nats",
+        f"  {METHODS['weights'].name}: worst accuracy 0.65, barrier 1.40 nats",
+    ]
+
+
+def test_a_method_is_timed_and_given_the_training_split(monkeypatch):
+    network, dataset, (a, b) = zoo.network("digits"), data.load("digits"), zoo.load("digits")[:2]
+    clock, asked = iter([10.0, 12.5]), []
+
+    def connect(*arguments):
+        asked.append(arguments)
+        return segment(a, b)
+
+    monkeypatch.setattr(scoreboard.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setitem(METHODS, "linear", replace(METHODS["linear"], connect=connect))
+    found = scoreboard.row("linear", network, a, b, dataset, points=5)
+    assert found.seconds == 2.5 and found.pair is None and found.method == "linear"
+    assert asked == [(network, a, b, dataset.train)]
+    assert found.worst_test == profile(network, segment(a, b), dataset.test, 5).worst_accuracy
+
+
+def test_batch_norm_is_measured_with_training_statistics():
+    normed = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    a, b = (fresh_weights(normed, seed) for seed in (0, 1))
+    dataset = data.load("digits")
+    found = scoreboard.board(normed, [(a, b)], dataset)
+    for end, split in zip(found.ends, (dataset.train, dataset.test), strict=True):
+        own = [evaluate(normed, w, split, statistics=dataset.train).accuracy for w in (a, b)]
+        assert end == pytest.approx(sum(own) / 2)
+    seen = profile(normed, segment(a, b), dataset.test, statistics=dataset.train)
+    assert found.rows[0].barrier_test == pytest.approx(seen.barrier())
 
 
 def test_rows_are_kept_by_the_key_of_their_method(board):

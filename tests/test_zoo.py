@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import combinations
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from modeconn_lite import data, zoo
 from modeconn_lite.evaluation import evaluate, profile
 from modeconn_lite.paths import segment
+from modeconn_lite.storage import read
 from modeconn_lite.weights import check_weights
 
 PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)]
@@ -30,6 +32,26 @@ def test_networks_fit_and_are_good(name):
         assert evaluate(network, w, split).accuracy >= (0.96 if name == "digits-dropout" else 0.97)
 
 
+@pytest.mark.parametrize("name", zoo.names())
+def test_each_file_says_how_it_was_made(name):
+    _, about = read(zoo.FOLDER / f"{name}.safetensors")
+    assert about == {"name": name, "recipe": zoo.recipe(name).about}
+
+
+def test_a_share_is_left_out_behind_each_hidden_layer_in_training_only():
+    network = zoo.dropout_mlp((50, 400, 400, 2), 0.25)
+    found = [m for m in network.modules() if isinstance(m, torch.nn.Dropout)]
+    assert [m.p for m in found] == [0.25, 0.25]
+    assert [m.p for m in zoo.dropout_mlp((5, 4, 2)).modules() if hasattr(m, "p")] == [0.5]
+    x = torch.randn(5, 50)
+    assert torch.equal(network.eval()(x), network(x))
+    for share in (1.5, -0.1):
+        with pytest.raises(
+            ValueError, match="share must be a finite number of at least 0 and up to 1"
+        ):
+            zoo.dropout_mlp((5, 4, 2), share)
+
+
 def test_dropout_leaves_the_names_of_the_weights():
     """So that both sets run in one architecture, and a chapter compares like with like."""
     check_weights(zoo.load("digits-dropout")[0], like=zoo.network("digits"))
@@ -47,17 +69,24 @@ def test_there_are_enough_networks_to_learn_from():
     assert len(zoo.load("digits-wide")) >= 16 + 4
 
 
-@pytest.mark.parametrize("name", zoo.names())
-def test_retraining_gives_equal_quality(name, monkeypatch):
-    """The whole recipe, for some of its seeds: two where networks train one after another."""
-    recipe = zoo.recipe(name)
-    some = range(2 if name == "digits-dropout" else 3)
-    monkeypatch.setitem(zoo.RECIPES, name, replace(recipe, seeds=some))
-    split, network = data.load(recipe.dataset).test, zoo.network(name)
-    again = [evaluate(network, w, split).accuracy for w in zoo.retrain(name)]
-    shipped = [evaluate(network, w, split).accuracy for w in zoo.load(name)[: len(some)]]
-    assert len(again) == len(shipped) == len(some)
-    assert mean(again) == pytest.approx(mean(shipped), abs=0.01)
+def test_retraining_goes_by_the_recipe(monkeypatch):
+    asked = {}
+
+    def train(network, split, seeds, **options):
+        asked.update(options, network=network, split=split, seeds=seeds)
+        return SimpleNamespace(weights="trained")
+
+    monkeypatch.setattr(zoo, "train", train)
+    shift = data.jitter(0.1)
+    odd = replace(zoo.recipe("spirals"), seeds=range(3, 5), epochs=7, rate=0.3, batch=9)
+    monkeypatch.setitem(zoo.RECIPES, "spirals", replace(odd, augment=shift))
+    assert zoo.retrain("spirals") == "trained"
+    assert str(asked.pop("network")) == str(zoo.network("spirals"))
+    assert torch.equal(asked.pop("split").x, data.load("spirals").train.x)
+    wanted = {"seeds": range(3, 5), "epochs": 7, "rate": 0.3, "batch": 9, "augment": shift}
+    assert asked == wanted | {"progress": False}
+    zoo.retrain("spirals", progress=True)
+    assert asked["progress"] is True
 
 
 @pytest.fixture
@@ -113,3 +142,16 @@ def test_unknown_name():
                 function(wrong)
     with pytest.raises(ValueError, match="device cannot be 'gpu'"):
         zoo.load("digits", "gpu")
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_retraining_gives_equal_quality(name, monkeypatch):
+    """The whole recipe, for some of its seeds: two where networks train one after another."""
+    recipe = zoo.recipe(name)
+    some = range(2 if name == "digits-dropout" else 3)
+    monkeypatch.setitem(zoo.RECIPES, name, replace(recipe, seeds=some))
+    split, network = data.load(recipe.dataset).test, zoo.network(name)
+    again = [evaluate(network, w, split).accuracy for w in zoo.retrain(name)]
+    shipped = [evaluate(network, w, split).accuracy for w in zoo.load(name)[: len(some)]]
+    assert len(again) == len(shipped) == len(some)
+    assert mean(again) == pytest.approx(mean(shipped), abs=0.01)

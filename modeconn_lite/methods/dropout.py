@@ -115,7 +115,7 @@ def path_to_dropped(network: nn.Module, w: Weights, kept: Kept) -> Path:
             new = matrices.put(new, q, back[q], back[q - 1], half[q], front[q])
         step("b", new)
         step("a", matrices.put(now, top, None, back[-1], half[top]))
-        step("b", matrices.put(now, s, front[s], front[s - 1], half[s], front[s]))
+        step("b", matrices.put(now, s, front[s], front[s - 1], half[s]))  # biases are its own
         step("a", matrices.put(now, top, None, front[-1], half[top]))
     step("b", matrices.alone(now, front))
     return polychain(points, name="to dropped", labels=moves)

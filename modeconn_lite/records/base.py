@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -217,8 +217,8 @@ class Experiment(ABC):
 class Record:
     """A paper-scale run beside the published numbers. Displays as a table."""
 
-    experiment: Experiment = field(repr=False)
-    content: dict[str, Any] = field(repr=False)
+    experiment: Experiment
+    content: dict[str, Any]
 
     def write(self, folder: str | FilePath) -> None:
         """Write the record where `read_record` finds it, all or nothing, with its checksum."""

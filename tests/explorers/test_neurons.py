@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from bs4 import BeautifulSoup
 
 from modeconn_lite import data, networks, paths
 from modeconn_lite.explorers import NeuronExplorer
@@ -126,3 +127,57 @@ def test_neurons_that_are_all_alike():
     b = b | {"3.bias": torch.ones(10)}
     found = NeuronExplorer(network, paths.segment(a, b), data.load("digits"), points=3)
     assert 'cx="50.00%"' in found._repr_html_()
+
+
+def test_the_caption_says_how_much_the_two_axes_show(ends, explorer):
+    both = torch.cat([butterflies(w, hidden_layers(NETWORK)[1]) for w in ends[:2]]).double()
+    variances = torch.linalg.svdvals(both - both.mean(0)).square()
+    share = float(variances[:2].sum() / variances.sum())
+    assert f"two axes that show {100 * share:.0f}\u202f% of" in explorer._repr_html_()
+    assert "the 12 neurons of layer 3" in explorer._repr_html_()
+    assert "of the test data correctly" in explorer._repr_html_()
+
+
+def test_the_cloud_fills_its_picture_and_trails_lead_from_a(explorer, ends):
+    page = BeautifulSoup(explorer.picture((0.4,), {}), "html.parser")
+    dots = [(float(c["cx"][:-1]), float(c["cy"][:-1])) for c in page.select("circle.mc-neuron")]
+    rings = {
+        end: [(float(c["cx"][:-1]), float(c["cy"][:-1])) for c in page.select(f".mc-ring.mc-{end}")]
+        for end in "ab"
+    }
+    away = [abs(x - 50) for ring in rings.values() for spot in ring for x in spot]
+    assert 44 < max(away) < 50, "no ring outside, and the farthest near the border"
+    trails = page.select("line.mc-trail")
+    for trail, start, dot in zip(trails, rings["a"], dots, strict=True):
+        assert [float(trail[k][:-1]) for k in ("x1", "y1")] == pytest.approx(start, abs=0.01)
+        assert [float(trail[k][:-1]) for k in ("x2", "y2")] == pytest.approx(dot, abs=0.01)
+    for k, dot in enumerate(dots):  # on a straight line between the rings, 40 per cent of the way
+        way = [0.6 * x + 0.4 * y for x, y in zip(rings["a"][k], rings["b"][k], strict=True)]
+        assert dot == pytest.approx(way, abs=0.02)
+    layer = hidden_layers(NETWORK)[1]
+    at = explorer.routes[0](0.4)
+    usual = 0.6 * butterflies(ends[0], layer).double().var(0).sum()
+    usual += 0.4 * butterflies(ends[1], layer).double().var(0).sum()
+    spread = float(butterflies(at, layer).double().var(0).sum() / usual)
+    said = page.select_one("b.mc-count").text
+    assert float(said[:-2]) == pytest.approx(100 * spread, abs=0.6)
+    assert page.select_one(".mc-cloud")["style"] == "--mc-t:40%"
+    options = [(o["value"], o.text) for o in page.select("option")]
+    assert options == [("", "none"), *((str(k), str(k)) for k in range(12))]
+    assert [c["data-neuron"] for c in page.select("circle.mc-neuron")] == [
+        str(k) for k in range(12)
+    ]
+
+
+def test_beyond_the_ends_the_spread_is_against_that_of_the_nearer_end(ends):
+    beyond = NeuronExplorer(
+        NETWORK, paths.segment(*ends[:2]), data.load("digits"), "3", points=5, span=(-0.5, 1.5)
+    )
+    layer = hidden_layers(NETWORK)[1]
+    t, codes = next(decoded(beyond))
+    for place, end in ((0, 0), (-1, 1)):
+        far = butterflies(beyond.routes[0](t[place]), layer).double().var(0).sum()
+        usual = butterflies(ends[end], layer).double().var(0).sum()
+        assert codes[place, -1].tolist() == pytest.approx(
+            [10000 * float(far / usual), 1e4 * end], 1e-3
+        )

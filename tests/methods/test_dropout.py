@@ -179,6 +179,24 @@ def test_the_path_visits_every_suffix_and_nothing_else():
     assert met == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("hidden", [(4, 4), (6, 4, 8), (4, 6, 4, 6)])
+def test_the_last_layer_swings_to_one_more_dropped_layer_at_a_time(hidden):
+    """(a) from the kept half to the copy: the copy has its own layer dropped, as all above it."""
+    network = mlp((16, *hidden, 3))
+    network = nn.Sequential(*(nn.Tanh() if isinstance(m, nn.ReLU) else m for m in network))
+    a, _ = pair(network)
+    kept = draw(network, 3)
+    path = path_to_dropped(network, a, kept)
+    swings = [k for k, move in enumerate(path.labels, start=1) if move == "a"]
+    wanted = [len(hidden) - 1]  # from which layer on the network is dropped, after each swing
+    for first in range(len(hidden) - 2, -1, -1):
+        wanted += [first, first]
+    for k, first in zip(swings, wanted, strict=True):
+        out = apply(network, path.corners()[k], X)
+        whole = apply(network, dropped(network, a, kept, first), X)
+        assert torch.allclose(out, whole, atol=1e-12)
+
+
 def test_between_dropped_networks_the_loss_is_below_the_worse_of_the_two():
     network = mlp((16, 9, 8, 7, 3))
     (a, b), kept_a, kept_b = pair(network), draw(network, 1), draw(network, 2)

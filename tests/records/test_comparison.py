@@ -1,11 +1,18 @@
 """A comparison run, written, read back and shown: rows are kept by the key of their method."""
 
+from argparse import ArgumentParser
+from inspect import signature
+
 import pytest
 
-from modeconn_lite import records
+from modeconn_lite import data, records
 from modeconn_lite.__main__ import main
+from modeconn_lite.evaluation import evaluate
+from modeconn_lite.methods import METHODS
 from modeconn_lite.records.comparison import summary
+from modeconn_lite.records.mnist_1hl import EXPERIMENT
 from modeconn_lite.scoreboard import Board, Row
+from modeconn_lite.storage import load
 
 
 def test_run_and_read_back(small, tmp_path):
@@ -75,3 +82,57 @@ def test_bad_input(small, tmp_path):
     with pytest.raises(ValueError, match="no method called 'teleport'; choose one of"):
         small.run(pairs=1, methods=["linear", "teleport"], root=tmp_path)
     assert not list(tmp_path.iterdir())  # refused before any training
+
+
+def test_the_table_has_every_number_beside_the_published_one(small, tmp_path):
+    record = small.run(pairs=2, methods=["linear", "weights"], root=tmp_path)
+    head, body = small.table(record.content)
+    assert head[0] == "Method" and len(head) == 5
+    assert [h.split(", ") for h in head[1:]] == [
+        [split, whose] for split in ("Train", "Test") for whose in ("this book", "published")
+    ]
+    assert [row[0] for row in body] == [
+        "End points",
+        METHODS["linear"].name,
+        METHODS["weights"].name,
+    ]
+    for key, row in zip(record.content["summary"], body, strict=True):
+        for split, cells in (("train", row[1:3]), ("test", row[3:5])):
+            for cell, source in zip(cells, ("summary", "published"), strict=True):
+                numbers = record.content[source].get(key, {}).get(split)
+                said = [float(x) for x in cell.split(" ± ")] if cell else None
+                assert said == (numbers and [round(x, 2) for x in numbers])
+    assert not body[2][2] and not body[2][4], "weight matching was not published"
+    assert all(len(cell.split(".")[1].split(" ")[0]) == 2 for cell in body[0][1:])
+    first, *lines = repr(record).splitlines()
+    assert first == "Record(mnist-1hl, 2 pairs)"
+    assert lines[0] == f"  End points: {body[0][3]} on test, published {body[0][4]}"
+    assert lines[2] == f"  {body[2][0]}: {body[2][3]} on test"
+    html = record._repr_html_()
+    assert "Mean ± deviation over 2 pairs of networks" in html and small.about in html
+
+
+def test_what_a_comparison_is_called_and_how_it_is_trained(small, tmp_path):
+    protocol = small.protocol
+    assert protocol == {
+        "dataset": "digits",
+        "network": " ".join(repr(small.network()).split()),
+        "training": small.training,
+    }
+    content = small.run(pairs=1, root=tmp_path).content
+    for end in content["ends"]:
+        (file,) = tmp_path.glob(f"runs/*/seed-{end['seed']}.safetensors")
+        digits = data.load("digits")
+        for split in ("train", "test"):
+            seen = evaluate(small.network(), load(file), getattr(digits, split))
+            assert end[split] == pytest.approx(seen.accuracy)
+
+
+def test_the_number_of_pairs_and_the_methods_have_defaults():
+    parser = ArgumentParser()
+    EXPERIMENT.add_options(parser)
+    assert vars(parser.parse_args([])) == {"pairs": 5, "methods": ["linear"]}
+    EXPERIMENT.check()
+    EXPERIMENT.check(pairs=1, methods=["weights"])
+    asked = signature(EXPERIMENT.measure).parameters
+    assert (asked["pairs"].default, list(asked["methods"].default)) == (5, ["linear"])
