@@ -83,14 +83,16 @@ class Checkpoint:
             warnings.warn(f"{error.file} {error.why}; training starts again", stacklevel=3)
             return None
         remedy = "delete it or choose another file"
-        if "training" not in metadata or "loss" not in flat:
-            raise BadFile(self.file, "is no checkpoint of a training", remedy)
-        loss = flat.pop("loss")
         parts: dict[str, Weights] = {}
-        for name, value in flat.items():
-            part, key = name.split("/", 1)
-            parts.setdefault(part, {})[key] = value.to(device)
-        theirs = Identity(json.loads(metadata["training"]), parts.pop("behaviour"))
+        try:
+            loss = flat.pop("loss")
+            for name, value in flat.items():
+                part, key = name.split("/", 1)
+                parts.setdefault(part, {})[key] = value.to(device)
+            words = dict(json.loads(metadata["training"]))
+            theirs = Identity(words, parts.pop("behaviour"))
+        except (LookupError, TypeError, ValueError) as error:  # of a file that something else wrote
+            raise BadFile(self.file, "is no checkpoint of a training", remedy) from error
         if differences := self.identity.differences(theirs):
             others = f"belongs to another training: there, {', '.join(differences)}"
             raise BadFile(self.file, others, remedy)

@@ -323,6 +323,8 @@ def describe(value: Any) -> str:
         return f"the class {value.__name__} (make an instance of it)"
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}, shape {tuple(value.shape)}"
+    if isinstance(value, Integral) and not -(10**80) < int(value) < 10**80:
+        return "a whole number of more than 80 digits"  # Python refuses to print the longest
     if isinstance(value, str | Real | type(None)):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:77]}…"

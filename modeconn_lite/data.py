@@ -318,8 +318,9 @@ def jitter(scale: float) -> Callable[[Tensor, torch.Generator], Tensor]:
     ValueError
         If the scale is negative, not finite, or no number.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 <= scale < inf:
-        raise ValueError(f"scale must be a finite number of at least 0, not {scale!r}")
+    from .checks import check_number  # which imports this module
+
+    scale = check_number(scale, "scale", low=0)
 
     def add_noise(x: Tensor, generator: torch.Generator) -> Tensor:
         _check_draw(x, generator)

@@ -29,11 +29,17 @@ class Damaged(BadFile):
 
 
 def check_file(value: Any, name: str = "file") -> FilePath:
-    """A path, from a path or a string that is not empty."""
+    """A path, from a path or a string that is not empty, of what is no device and no pipe.
+
+    A pipe would be waited for without end; a device would be replaced by a file, as root may.
+    """
     path = isinstance(value, str | os.PathLike) and str(value)
     if not path or "\0" in path:
         raise ValueError(f"{name} must be a path, such as 'weights.safetensors', not {value!r}")
-    return FilePath(value)
+    file = FilePath(value)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise ValueError(f"{name} must be a file's path; {file} is a device or a pipe")
+    return file
 
 
 def write_whole(content: bytes, file: FilePath) -> None:

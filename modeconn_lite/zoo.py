@@ -13,7 +13,7 @@ from torch import nn
 
 from . import data
 from .checks import check_list, check_number
-from .files import Damaged
+from .files import BadFile
 from .networks import mlp
 from .storage import read, save
 from .training import Augment, train
@@ -125,7 +125,8 @@ def load(name: str, device: torch.device | str = "cpu") -> list[Weights]:
     Raises
     ------
     ValueError
-        If there is no such set or device, or the file is damaged.
+        If there is no such set or device, or the file is damaged or missing; the message names it
+        and the command that makes it.
     """
     recipe(name)
     check_device(device)
@@ -135,9 +136,14 @@ def load(name: str, device: torch.device | str = "cpu") -> list[Weights]:
 @cache
 def _read(name: str) -> list[Weights]:
     file = FOLDER / f"{name}.safetensors"
-    weights, about = read(file)
+    remedy = f"install the package again, or run python -m modeconn_lite retrain {name}"
+    try:
+        weights, about = read(file)
+    except (BadFile, OSError) as error:
+        why = error.why if isinstance(error, BadFile) else f"cannot be read ({error.strerror})"
+        raise BadFile(file, why, remedy) from error
     if about.get("name") != name:
-        raise Damaged(file, f"is {about.get('name')!r} instead of {name!r}")
+        raise BadFile(file, f"is {about.get('name')!r} instead of {name!r}", remedy)
     return unstack(weights)
 
 

@@ -182,6 +182,16 @@ def test_what_is_no_checkpoint_is_not_written_over(tmp_path):
         assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("words", ["no JSON", "[1]", "3", "{}"])
+@pytest.mark.parametrize("name", ["a", "behaviour/a", "weights/a"])
+def test_what_looks_like_a_checkpoint_and_is_none(tmp_path, words, name):
+    """Sound files with a checkpoint's names in them; only other words are another training's."""
+    file = tmp_path / "run.part"
+    save({"loss": torch.ones(2), name: torch.ones(3)}, file, {"training": words})
+    with pytest.raises(ValueError, match=r"run\.part (is no checkpoint|belongs to another)"):
+        at_once([3], checkpoint=file)
+
+
 def test_an_interrupted_training_with_frozen_parameters(tmp_path):
     whole = at_once([3], frozen(), snapshots=(0, 1))
     original = Checkpoint.write

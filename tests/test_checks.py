@@ -195,6 +195,11 @@ def test_no_such_indices(values, message):
 
 def test_what_came_is_said_in_a_few_words():
     assert checks.describe("a" * 200) == repr("a" * 76).rstrip("'") + "…"
+    for digits in (81, 5000):  # Python itself prints no more than 4300
+        for sign in (1, -1):
+            said = checks.describe(sign * 10 ** (digits - 1))
+            assert said == "a whole number of more than 80 digits"
+    assert checks.describe(10**79) == "1" + 79 * "0"
     assert checks.describe({}.keys()) == "a dict_keys"
     assert checks.describe(object) == "the class object (make an instance of it)"
     assert checks.describe(object()) == "an object"

@@ -339,7 +339,7 @@ def test_augmentation_refuses_rows_that_are_no_images():
         flip_and_crop(torch.zeros(4, 64), torch.Generator())
 
 
-@pytest.mark.parametrize("scale", [None, -0.1, np.nan, np.inf, "0.4", True, [0.4]])
+@pytest.mark.parametrize("scale", [None, -0.1, np.nan, np.inf, "0.4", True, [0.4], 10**400])
 def test_jitter_refuses_what_is_no_scale(scale):
     with pytest.raises(ValueError, match="scale must be a finite number of at least 0"):
         jitter(scale)

@@ -136,3 +136,14 @@ def test_a_path_is_a_path():
     for wrong in (None, 3, "", "a\0b", b"bytes", ["a"]):
         with pytest.raises(ValueError, match="file must be a path"):
             files.check_file(wrong)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_not_waited_for_and_a_device_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "pipe", os.devnull):
+        with pytest.raises(ValueError, match="is a device or a pipe"):
+            files.check_file(special)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for plain in (tmp_path, tmp_path / "new", tmp_path / "loop"):
+        assert files.check_file(plain) == plain

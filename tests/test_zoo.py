@@ -109,6 +109,19 @@ def test_one_changed_bit_is_noticed(elsewhere):
         zoo.load("spirals")
 
 
+@pytest.mark.parametrize("harm", ["missing", "a folder", "empty", "zeros"])
+def test_a_file_that_cannot_be_read_says_what_to_do(elsewhere, harm):
+    file = elsewhere / "spirals.safetensors"
+    file.unlink()
+    if harm == "a folder":
+        file.mkdir()
+    elif harm != "missing":
+        file.write_bytes(bytes({"empty": 0, "zeros": 5000}[harm]))
+    said = r"spirals\.safetensors .*; install the package again, or run .* retrain spirals"
+    with pytest.raises(ValueError, match=said):
+        zoo.load("spirals")
+
+
 def test_files_that_change_places_are_noticed(elsewhere):
     dropout, plain = elsewhere / "digits-dropout.safetensors", elsewhere / "digits.safetensors"
     plain.write_bytes(dropout.read_bytes())

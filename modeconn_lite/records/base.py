@@ -78,9 +78,12 @@ class Lab:
         about = {"name": key, "layers": digest(network.buffers(), architecture(network))}
         if file.exists():
             try:
-                return to(_own(file, about, network), self.device)
+                weights = _own(file, about, network)
             except BadFile as error:
                 _warn(error)
+            else:
+                part.unlink(missing_ok=True)  # of a run that was killed just before its own unlink
+                return to(weights, self.device)
         options = {"device": self.device, "progress": True, "checkpoint": part} | training
         try:
             (weights,) = train(network, split, [seed], **options).weights

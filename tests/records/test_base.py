@@ -153,6 +153,23 @@ def test_a_damaged_checkpoint_is_made_again(small, tmp_path, monkeypatch, harm):
         assert found(small.run(pairs=1, root=tmp_path)) == whole
 
 
+def test_a_checkpoint_that_outlived_its_training_is_cleared(small, tmp_path, monkeypatch):
+    """A run was killed with its network stored, but the checkpoint not yet removed."""
+    whole = found(small.run(pairs=1, root=tmp_path / "whole"))
+
+    def killed(self, missing_ok=False):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            small.run(pairs=1, root=tmp_path)
+    (part,) = tmp_path.glob("runs/*/seed-0.part")
+    assert part.with_suffix(".safetensors").exists()
+    assert found(small.run(pairs=1, root=tmp_path)) == whole
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_the_checkpoint_of_another_seed_is_made_again(small, tmp_path, monkeypatch):
     whole = found(small.run(pairs=1, root=tmp_path / "whole"))
     folder = stopped(small, tmp_path, monkeypatch, write=2)
