@@ -270,7 +270,7 @@ def free_walk_back(
             parts.append(polychain([here, there], name="mute", labels=("mute",)))
             parts.append(walk)
             parts.append(polychain([walk.end, end], name="restore", labels=("restore",)))
-    return concat(*parts, name="free walk back") if parts else polychain([b, b], name="no walk")
+    return concat(*parts, name="free walk back") if parts else walk_back(network, b, orders)
 
 
 def muted(
