@@ -17,7 +17,7 @@ from .transport import ground_cost, plan
 
 
 @dataclass(frozen=True)
-class Link:
+class _Link:
     """One layer of a plain chain: its name, its neurons, and columns for each neuron it reads."""
 
     name: str
@@ -126,7 +126,7 @@ def carried(
     return {key: found[key] for key in b}
 
 
-def _links(network: nn.Module, weights: Weights) -> list[Link]:
+def _links(network: nn.Module, weights: Weights) -> list[_Link]:
     """The layers of a plain chain, outputs included."""
     layers, links = hidden_layers(network), []
     below = (0, 1)
@@ -138,15 +138,15 @@ def _links(network: nn.Module, weights: Weights) -> list[Link]:
                 f" {len(layer.outgoing)} readers and also {extra or 'nothing else'}; fusion needs"
                 " MLPs or convnets without BatchNorm and residual streams"
             )
-        links.append(Link(layer.name, layer.size, *below))
+        links.append(_Link(layer.name, layer.size, *below))
         below = (layer.size, layer.outgoing[0].each)
     if not links:
         raise ValueError(f"{type(network).__name__} has no hidden layer, so nothing to carry")
     last = layers[-1].outgoing[0].tensor
-    return [*links, Link(last.removesuffix(".weight"), len(weights[last]), *below)]
+    return [*links, _Link(last.removesuffix(".weight"), len(weights[last]), *below)]
 
 
-def _check_alike(ours: list[Link], a: Weights, theirs: list[Link], b: Weights) -> None:
+def _check_alike(ours: list[_Link], a: Weights, theirs: list[_Link], b: Weights) -> None:
     """Networks that differ in hidden widths alone."""
     if len(ours) != len(theirs):
         raise ValueError(
@@ -172,7 +172,7 @@ def _rows(w: Tensor, bias: Tensor | None) -> Tensor:
     return w.flatten(1) if bias is None else torch.cat([w.flatten(1), bias[:, None]], 1)
 
 
-def _clouds(network: nn.Module, w: Weights, links: list[Link], x: Tensor) -> dict[str, Tensor]:
+def _clouds(network: nn.Module, w: Weights, links: list[_Link], x: Tensor) -> dict[str, Tensor]:
     """Each hidden neuron's activations over images and pixels, as a point: (n, samples)."""
     tried_layers(network, check_inputs(x))
     read = {links[k + 1].name: links[k] for k in range(len(links) - 1)}
