@@ -30,6 +30,7 @@ from ..weights import Weights, check_weights, combined
 Pairs = list[tuple[int, int]]
 Choice = Literal["sum", "largest", "worst", "random"]
 LONGEST = 1024  # cycles up to this length are undone by the best tree, in some two seconds
+AT_ONCE = 4096  # pairs on one walk, which remembers where all neurons stand after each
 
 # --- Which exchanges -----------------------------------------------------------------------------
 
@@ -198,20 +199,25 @@ def exchange_losses(network: nn.Module, b: Weights, name: str, split: Split) -> 
     ------
     ValueError
         If there is no such layer, or weights, network and split do not fit.
+
+    Notes
+    -----
+    There are n (n − 1)/2. For wide layers, distances of neurons order them nearly as well.
     """
     layers = {layer.name: layer for layer in tried_layers(network, check_split(split).x)}
     if name not in layers:
         raise ValueError(f"no hidden layer {name!r}; this network has {tuple(layers)}")
     size = layers[name].size
     pairs = torch.triu_indices(size, size, 1)  # (2, P)
-    swaps = [pair for pair in pairs.T.tolist() for _ in range(2)]  # there and back
-    walk = walk_back(network, b, {name: torch.arange(size)}, {name: swaps})
-    half_way = (torch.arange(pairs.shape[1], dtype=torch.float64) * 2 + 0.5) / len(swaps)
-    losses = torch.zeros(len(half_way), dtype=torch.float64)
-    for rows, images, out in sweep(network, walk, half_way, split.x, None):
-        labels = split.y[images].to(out.device).expand(len(out), -1)
-        each = F.cross_entropy(out.transpose(1, 2), labels, reduction="none")
-        losses[rows] += each.double().sum(1).cpu()
+    losses = torch.zeros(pairs.shape[1], dtype=torch.float64)
+    for few in torch.arange(pairs.shape[1]).split(AT_ONCE):
+        swaps = [pair for pair in pairs[:, few].T.tolist() for _ in range(2)]  # there and back
+        walk = walk_back(network, b, {name: torch.arange(size)}, {name: swaps})
+        half_way = (torch.arange(len(few), dtype=torch.float64) * 2 + 0.5) / len(swaps)
+        for rows, images, out in sweep(network, walk, half_way, split.x, None):
+            labels = split.y[images].to(out.device).expand(len(out), -1)
+            each = F.cross_entropy(out.transpose(1, 2), labels, reduction="none")
+            losses[few[rows]] += each.double().sum(1).cpu()
     found = torch.zeros(size, size, dtype=torch.float64)
     found[pairs[0], pairs[1]] = losses / len(split) - evaluate(network, b, split).loss
     return found + found.T

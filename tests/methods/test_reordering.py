@@ -137,7 +137,9 @@ def test_wrong_orders_and_costs_are_refused():
         reordering.exchanges_by([1, 2, 0], cost, "random", seed=-1)
 
 
-def test_losses_of_exchanges_are_those_half_way():
+@pytest.mark.parametrize("at_once", [4, 4096])
+def test_losses_of_exchanges_are_those_half_way(at_once, monkeypatch):
+    monkeypatch.setattr(reordering, "AT_ONCE", at_once)
     network, split = mlp((64, 5, 4, 10)), data.load("digits").test
     b = fresh_weights(network, 0)
     found = reordering.exchange_losses(network, b, "3", split)
