@@ -201,6 +201,8 @@ def test_what_is_no_cost_is_refused():
             transport.plan(torch.ones(2, 2), regularisation=wrong)
     with pytest.raises(ValueError, match="after 1 rounds; give a regularisation larger"):
         transport.plan(costs(9, 9, 0), regularisation=0.01, rounds=1)
+    with pytest.raises(ValueError, match="give a regularisation larger than 1e-07"):
+        transport.plan(costs(9, 9, 0), regularisation=1e-7)  # no number can hold its factors
     with pytest.raises(ValueError, match="rounds"):
         transport.plan(torch.ones(2, 2), rounds=0)
     with pytest.raises(ValueError, match=r"plan of shape \(2, 3\) has no permutation"):
