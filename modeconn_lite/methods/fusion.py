@@ -38,12 +38,17 @@ def fuse(
 ) -> Weights:
     """One network of b's architecture: (1 − share) of a, carried over to b, and share of b [1]_.
 
-    Parameters and errors are those of `carried`, and
-
     Parameters
     ----------
+    network_a, a, network_b, b, x, regularisation
+        As for `carried`.
     share : float
-        From 0 to 1.
+        How much of b, from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        As `carried`, or if share is no such number.
 
     References
     ----------
