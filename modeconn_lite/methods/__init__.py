@@ -4,13 +4,26 @@ A chapter is one headline module, named first, and its helpers. A module that ad
 scoreboard declares them in a tuple `METHODS`.
 """
 
-from . import base, dropout, repair, saddles, stability, symmetry
+from . import (
+    arcs,
+    base,
+    dropout,
+    fusion,
+    reordering,
+    repair,
+    saddles,
+    stability,
+    symmetry,
+    transport,
+)
 from .base import Method
 
 CHAPTERS = {
     1: (base,),
     2: (symmetry, repair, saddles),
     3: (dropout, stability),
+    4: (arcs,),
+    5: (transport, reordering, fusion),
 }
 METHODS: dict[str, Method] = {
     method.key: method
