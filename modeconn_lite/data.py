@@ -19,6 +19,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, prod
@@ -318,9 +319,10 @@ def jitter(scale: float) -> Callable[[Tensor, torch.Generator], Tensor]:
     ValueError
         If the scale is negative, not finite, or no number.
     """
-    from .checks import check_number  # which imports this module
-
-    scale = check_number(scale, "scale", low=0)
+    real = isinstance(scale, Real) and not isinstance(scale, bool)
+    if not real or not 0 <= scale <= sys.float_info.max:  # a whole number may be beyond all floats
+        raise ValueError(f"scale must be a finite number of at least 0, not {scale!r:.40}")
+    scale = float(scale)
 
     def add_noise(x: Tensor, generator: torch.Generator) -> Tensor:
         _check_draw(x, generator)
