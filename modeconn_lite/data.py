@@ -19,10 +19,9 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite, prod
+from math import inf, isfinite, nan, prod
 from numbers import Real
 from pathlib import Path
 from typing import Any, NoReturn
@@ -319,14 +318,17 @@ def jitter(scale: float) -> Callable[[Tensor, torch.Generator], Tensor]:
     ValueError
         If the scale is negative, not finite, or no number.
     """
-    real = isinstance(scale, Real) and not isinstance(scale, bool)
-    if not real or not 0 <= scale <= sys.float_info.max:  # a whole number may be beyond all floats
+    try:
+        real = isinstance(scale, Real) and not isinstance(scale, bool)
+        number = float(scale) if real else nan
+    except OverflowError:  # a whole number beyond all floats
+        number = inf
+    if not 0 <= number < inf:
         raise ValueError(f"scale must be a finite number of at least 0, not {scale!r:.40}")
-    scale = float(scale)
 
     def add_noise(x: Tensor, generator: torch.Generator) -> Tensor:
         _check_draw(x, generator)
-        return x + scale * torch.randn(x.shape, generator=generator).to(x)
+        return x + number * torch.randn(x.shape, generator=generator).to(x)
 
     return add_noise
 
