@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .anatomy import facts
@@ -165,6 +166,29 @@ def with_butterflies(weights: Weights, layer: Hidden, rows: Tensor) -> Weights:
     for s, part in zip(places, rows.split(widths, dim=1), strict=True):
         changed[s.tensor] = _from_neuron(part, s, weights[s.tensor].shape)
     return changed
+
+
+def best_order(gain: Tensor) -> Tensor:
+    """The order that maximises sum_i gain[i, order[i]], exactly: shape (n,), on the CPU.
+
+    A linear assignment problem, solved by SciPy in O(n³).
+
+    Parameters
+    ----------
+    gain : Tensor, shape (n, n)
+        What is gained where neuron j stands at place i.
+
+    Raises
+    ------
+    ValueError
+        If a gain is not finite.
+    """
+    if not torch.isfinite(gain).all():
+        raise ValueError("what these neurons have in common overflows; scale the weights down")
+    rows, columns = linear_sum_assignment(-gain.detach().double().cpu().numpy())
+    order = torch.as_tensor(columns)
+    assert torch.equal(order.sort().values, torch.as_tensor(rows)), "no bijection"
+    return order
 
 
 def permute(network: nn.Module, weights: Weights, orders: Orders) -> Weights:

@@ -6,7 +6,6 @@ network and its shuffled copy in `saddles`.
 """
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..activations import watch
@@ -14,7 +13,7 @@ from ..checks import check_inputs, check_network, check_split, check_whole
 from ..data import Split
 from ..exchanges import Orders, with_walk_back
 from ..layout import Hidden, hidden_layers
-from ..neurons import butterflies, permute, reordered, tried_layers
+from ..neurons import best_order, butterflies, permute, reordered, tried_layers
 from ..paths import AnyPath, segment
 from ..weights import Weights, check_weights, inner, norm
 from .base import and_to_copy
@@ -151,7 +150,7 @@ def _in_turns(
         for k in torch.randperm(len(layers), generator=random).tolist():
             name, rows = layers[k].name, torch.arange(layers[k].size)
             gains = likeness(name, orders).cpu()
-            order = _assign(gains)
+            order = best_order(gains)
             gain = (gains[rows, order] - gains[rows, orders[name]]).double().sum()
             if gain > small:
                 improved, orders = True, orders | {name: order}
@@ -212,18 +211,8 @@ def activation_matching(network: nn.Module, a: Weights, b: Weights, x: Tensor) -
             reader = s.tensor.rpartition(".")[0]
             mine, theirs = (_standardised(inputs[reader], layer.size) for inputs in seen)
             total += (mine @ theirs.T).double().cpu()  # (n, n)
-        orders[layer.name] = _assign(total)
+        orders[layer.name] = best_order(total)
     return orders
-
-
-def _assign(gain: Tensor) -> Tensor:
-    """The order that maximises sum_i gain[i, order[i]]: shape (n,)."""
-    if not torch.isfinite(gain).all():
-        raise ValueError("what these neurons have in common overflows; scale the weights down")
-    rows, columns = linear_sum_assignment(gain.detach().double().cpu().numpy(), maximize=True)
-    order = torch.as_tensor(columns)
-    assert torch.equal(order.sort().values, torch.as_tensor(rows)), "no bijection"
-    return order
 
 
 def _standardised(given: Tensor, size: int) -> Tensor:

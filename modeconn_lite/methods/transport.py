@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..checks import (
@@ -30,7 +29,7 @@ from ..checks import (
 from ..data import Split
 from ..exchanges import Orders, with_walk_back
 from ..layout import Hidden, hidden_layers
-from ..neurons import butterflies, permute, reordered, scale, tried_layers
+from ..neurons import best_order, butterflies, permute, reordered, scale, tried_layers
 from ..paths import AnyPath, concat, segment
 from ..weights import Weights, check_weights
 from .base import Method
@@ -199,15 +198,7 @@ def rounded(plan: Tensor) -> Tensor:
     """
     if len(set(_check_matrix(plan, "plan").shape)) > 1:
         raise ValueError(f"a plan of shape {tuple(plan.shape)} has no permutation near it")
-    return _assigned(plan)
-
-
-def _assigned(gain: Tensor) -> Tensor:
-    """The order that maximises sum_i gain[i, order[i]]."""
-    rows, columns = linear_sum_assignment((-gain.detach().double()).cpu().numpy())
-    order = torch.as_tensor(columns)
-    assert torch.equal(order.sort().values, torch.as_tensor(rows)), "no bijection"
-    return order
+    return best_order(plan)
 
 
 def _as_matrix(order: Tensor) -> Tensor:
@@ -302,7 +293,7 @@ def _carried(mine: Tensor, theirs: Tensor, orders: Orders, layer: Hidden) -> Ten
     gain = (mine @ theirs.T).cpu()  # (n, n)
     if not all_finite({"gain": gain}):
         raise ValueError(f"distances in layer {layer.name!r} overflow; scale the weights down")
-    order = _assigned(gain)
+    order = best_order(gain)
     if layer.name in orders:
         rows = torch.arange(layer.size)
         better = (gain[rows, order] - gain[rows, orders[layer.name]]).double().sum()
