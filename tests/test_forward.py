@@ -429,3 +429,12 @@ def test_an_image_gets_the_same_outputs_in_any_company(network):
         outputs(network, line, [0.5], torch.randn(9, 4))
     with pytest.raises(ValueError, match="other company"):
         outputs(network, FunctionPath(line), [0.5], torch.randn(9, 4))
+
+
+def test_rounding_is_judged_by_the_largest_output():
+    """A sum that cancels to nearly zero is off by the rounding of what was summed."""
+    large = torch.tensor([[1000.0, 0.0]])
+    for off, alike in ((0.1, True), (10.0, False)):
+        assert forward._alike(large, large + torch.tensor([[0.0, off]])) is alike
+    assert not forward._alike(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.1]]))
+    assert not forward._alike(large, large[:, :1])

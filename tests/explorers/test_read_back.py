@@ -644,6 +644,9 @@ def test_an_album_says_what_the_network_says(one, bars):
             box = tile.select_one("svg")["viewbox"].split()
             assert box[:2] == ["0", "0"] and float(box[2]) > ends[-1] and box[3] == "255"
     assert f"{right} of {len(x)} images right" in page.text
+    caption = soup(explorer._repr_html_()).figcaption.text
+    assert f"The {len(x)} pictures are test images" in caption
+    assert ("a bar for the probability of every class" in caption) == bars
 
 
 def test_a_race_says_of_every_path_what_happens_on_it():
