@@ -457,3 +457,12 @@ def test_a_parameter_may_be_a_single_number():
     one, two = {"factor": torch.tensor(1.0)}, {"factor": torch.tensor(3.0)}
     x = torch.randn(5, 3)
     assert torch.allclose(outputs(Scaled(), segment(one, two), [0.5], x)[0], 2 * x)
+
+
+def test_rounding_is_judged_by_the_largest_output():
+    """A sum that cancels to nearly zero is off by the rounding of what was summed."""
+    large = torch.tensor([[1000.0, 0.0]])
+    for off, alike in ((0.1, True), (10.0, False)):
+        assert forward._alike(large, large + torch.tensor([[0.0, off]])) is alike
+    assert not forward._alike(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.1]]))
+    assert not forward._alike(large, large[:, :1])

@@ -644,6 +644,9 @@ def test_an_album_says_what_the_network_says(one, bars):
             box = tile.select_one("svg")["viewbox"].split()
             assert box[:2] == ["0", "0"] and float(box[2]) > ends[-1] and box[3] == "255"
     assert f"{right} of {len(x)} images right" in page.text
+    caption = soup(explorer._repr_html_()).figcaption.text
+    assert f"The {len(x)} pictures are test images" in caption
+    assert ("a bar for the probability of every class" in caption) == bars
 
 
 def test_a_race_says_of_every_path_what_happens_on_it():
@@ -803,3 +806,18 @@ def test_attributes_have_values_that_browsers_and_style_sheets_know(everything):
                 assert tag.get(name) in {None, *values}, f"<{tag.name} {name}={tag.get(name)!r}>"
             for each in tag.get("class", []):
                 assert re.fullmatch(r"(mc-[a-z0-9-]+)?", each), f"<{tag.name} class={each!r}>"
+
+
+def test_a_barrier_is_measured_between_the_ends_alone():
+    explorer = PathExplorer(NETWORK, LINE, DIGITS, points=31, span=(-0.5, 1.5))
+    chart = soup(explorer._repr_html_()).select_one('[data-of="loss"]')
+    test = explorer.profiles[0][1]
+    on = (test.t >= 0) & (test.t <= 1)
+    loss, t = test.loss[on], test.t[on]
+    barrier = float((loss - (loss[0] + (loss[-1] - loss[0]) * t)).max())
+    said = chart.select("text.mc-barrier")
+    if said:  # only where it is not small against what lies beyond
+        assert said[1].text == f"{barrier:.2f} nats"
+    band = points(chart.select_one(".mc-band"))
+    assert min(x for x, _ in band) == pytest.approx(25, abs=0.1)
+    assert max(x for x, _ in band) == pytest.approx(75, abs=0.1)
