@@ -46,6 +46,20 @@ def transpositions(order: Sequence[int] | Tensor) -> list[tuple[int, int]]:
     return swaps
 
 
+def cycles(order: Sequence[int]) -> list[list[int]]:
+    """Cycles of two and more: each neuron stands where the one before it belongs."""
+    found, seen = [], set()
+    for start in range(len(order)):
+        cycle, now = [], start
+        while now not in seen:
+            seen.add(now)
+            cycle.append(now)
+            now = order[now]
+        if len(cycle) > 1:
+            found.append(cycle)
+    return found
+
+
 def walk_back(
     network: nn.Module,
     b: Weights,

@@ -9,6 +9,7 @@ from . import (
     base,
     dropout,
     fusion,
+    handovers,
     reordering,
     repair,
     saddles,
@@ -23,7 +24,7 @@ CHAPTERS = {
     2: (symmetry, repair, saddles),
     3: (dropout, stability),
     4: (arcs,),
-    5: (transport, reordering, fusion),
+    5: (transport, reordering, handovers, fusion),
 }
 METHODS: dict[str, Method] = {
     method.key: method

@@ -1,8 +1,8 @@
 """Chapter 5. Carry each neuron of A to one of B, for the least total of squared distances.
 
 Two clouds of neurons, a plan that says how much of each of A's goes to each of B's, and the path
-that follows from it. How B gets its own order back is in `reordering`, what else a plan is good
-for in `fusion`.
+that follows from it. How B gets its own order back is in `reordering` and `handovers`, what else
+a plan is good for in `fusion`.
 
 Exact plans are found in two ways, which agree. `plan` is for clouds of any sizes and asks POT's
 network simplex. Between clouds of one size a plan is a permutation and the problem an assignment:
@@ -33,7 +33,7 @@ from ..neurons import best_order, butterflies, permute, reordered, scale, tried_
 from ..paths import AnyPath, concat, segment
 from ..weights import Weights, check_weights
 from .base import Method
-from .reordering import free_walk_back
+from .handovers import free_walk_back
 
 Blocks = Sequence[float]
 
@@ -336,7 +336,7 @@ def connect_transport(
 def connect_free(
     network: nn.Module, a: Weights, b: Weights, split: Split, **options: Any
 ) -> AnyPath:
-    """The same line, and the order undone through a spare neuron: see `reordering`.
+    """The same line, and the order undone through a spare neuron: see `handovers`.
 
     Parameters are those of `connect_transport`; the spare neuron is chosen on the split.
     """
