@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .chains import SweptPath
 from .checks import check_choice, check_split, check_splits, check_whole
 from .data import Split
-from .forward import SweptPath
 from .look import Seen, look
 from .paths import AnyPath, FunctionPath, Path, as_path
 from .sheets import Sheet, check_sheet

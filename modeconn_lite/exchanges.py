@@ -6,17 +6,17 @@ alone. So a walk of thousands of exchanges is evaluated for the price of a few p
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from .chains import Chain, SweptPath
 from .checks import check_indices, check_list, check_whole, describe
-from .forward import Part, Stages, SweptPath, run_stages
+from .forward import Part, Stages, run_stages
 from .layout import Hidden, hidden_layers
 from .neurons import butterflies, permute, reordered
 from .paths import AnyPath, concat
-from .times import from_steps, sorted_times
 from .weights import Weights, check_weights, combined
 
 Orders = dict[str, Tensor]
@@ -65,7 +65,7 @@ def walk_back(
     b: Weights,
     orders: Orders,
     swaps: Mapping[str, Sequence[tuple[int, int]]] | None = None,
-) -> "WalkBack":
+) -> SweptPath:
     """From the copy `permute(network, b, orders)` to b: two neurons at a time change places.
 
     Each exchange is a straight line, half-way along which both neurons are the same; that point
@@ -99,7 +99,7 @@ def walk_back(
             now[i], now[j] = now[j], now[i]
         if now != sorted(now):
             raise ValueError(f"these exchanges do not undo the order of layer {name!r}")
-    return WalkBack(network, b, start, exchanges)
+    return WalkBack(network, b, start, exchanges).path("walk back", half_way=True)
 
 
 def _chosen(
@@ -133,13 +133,12 @@ class Exchange:
     places: tuple[int, int]
 
 
-class WalkBack(SweptPath):
-    """The path of `walk_back`.
+class WalkBack(Chain):
+    """What `walk_back` knows: exchanges, one after another.
 
     Attributes
     ----------
     exchanges : list of Exchange
-        In turn; each takes equal time.
     """
 
     def __init__(
@@ -151,28 +150,10 @@ class WalkBack(SweptPath):
             now = self.states[-1] | {step.layer.name: self.states[-1][step.layer.name].clone()}
             now[step.layer.name][list(step.places)] = now[step.layer.name][list(step.places[::-1])]
             self.states.append(now)
-        halves = 2 * len(exchanges)
-        knots = (*(k / halves for k in range(halves)), 1.0) if exchanges else (0.0, 1.0)
-        self.copy_after = lru_cache(maxsize=4)(self._copy_after)
-        super().__init__(self._point, "walk back", knots)
 
-    def _copy_after(self, k: int) -> Weights:
+    def corner(self, k: int) -> Weights:
+        """The copy of b after k exchanges."""
         return reordered(self.layers, self.b, self.states[k])
-
-    def _point(self, t: float) -> Weights:
-        (k,), (share,) = (
-            found.tolist() for found in self._where(torch.tensor([t], dtype=torch.float64))
-        )
-        if share == 0:
-            return dict(self.copy_after(k))
-        return combined((1 - share, share), (self.copy_after(k), self.copy_after(k + 1)))
-
-    def _where(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """How many exchanges are done at each t, and how far the one that is going on: (T,)."""
-        along = t.clamp(0, 1) * len(self.exchanges)
-        done = (along + 1e-9).floor().long().clamp(max=max(len(self.exchanges) - 1, 0))
-        share = (along - done).round(decimals=9).clamp(0, 1)
-        return done + (share == 1), share.where(share < 1, 0.0)
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -187,23 +168,11 @@ class WalkBack(SweptPath):
             found[steps] = (rows[p].double() - rows[q].double()).norm(dim=1).cpu() * 2**0.5
         return found
 
-    def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
-        """Length from the first of the sorted times to each of them: shape (T,)."""
-        done, share = self._where(sorted_times(t, self))
-        along = from_steps(self.lengths)[done]
-        if self.exchanges:
-            along += share * self.lengths[done.clamp(max=len(self.exchanges) - 1)]
-        return along - along[0]
-
-    def length(self, points: int = 101) -> float:
-        """Euclidean length from t = 0 to t = 1."""
-        return float(self.lengths.sum())
-
     def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Part]:
         """As `forward.sweep`. Between two exchanges the function is that of b."""
         check_weights(self.b, like=network)
         x = x.to(next(iter(self.b.values())))
-        stages, (done, share) = Stages(network, self.b, x), self._where(t)
+        stages, (done, share) = Stages(network, self.b, x), self.where(t)
         still = (share == 0).nonzero()[:, 0]
         if len(still):
             for images, out in stages.outputs(self.b, x):
@@ -214,7 +183,9 @@ class WalkBack(SweptPath):
             place = _place(stages, layer)
             if place is None:
                 for row in rows.tolist():
-                    for images, out in stages.outputs(self(float(t[row])), x):
+                    k, to = int(done[row]), float(share[row])
+                    weights = combined((1 - to, to), (self.corner(k), self.corner(k + 1)))
+                    for images, out in stages.outputs(weights, x):
                         yield torch.tensor([row]), images, out[None]
             else:
                 p, q = self._pairs(done[rows])

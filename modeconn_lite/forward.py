@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .anatomy import LINEAR, batch_norms, chain, facts, is_plain, traits, unrolled
+from .chains import SweptPath
 from .checks import check_inputs, check_network, check_numbers, check_split
 from .data import Split
 from .neurons import tried_layers
@@ -38,17 +39,6 @@ STATISTICS_FLOATS = (33_554_432, 268_435_456)
 
 # Which P points, which n images, their outputs (P, n, classes), or (1, n, classes) for them all.
 Part = tuple[Tensor, slice, Tensor]
-
-
-class SweptPath(FunctionPath):
-    """A function of t that knows a faster way to its outputs than one point after another.
-
-    Its `travelled` is as fast, so that nobody needs the weights at each point.
-    """
-
-    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Part]:
-        """As `sweep`, for networks without BatchNorm; x is where the weights are."""
-        raise NotImplementedError
 
 
 @torch.no_grad()
@@ -162,7 +152,7 @@ def sweep(
         if note is not None:
             for time in t.tolist():
                 note(path(time))
-        yield from path.outputs(network, t, x)
+        yield from path.chain.outputs(network, t, x)
         return
     if isinstance(path, FunctionPath) or norms:
         yield from _one_by_one(network, path, t, x, statistics if norms else None, note)

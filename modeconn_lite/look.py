@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .chains import SweptPath
 from .checks import check_inputs_like, check_network, check_split, check_splits, describe
 from .data import Split
-from .forward import SweptPath, sweep
+from .forward import sweep
 from .paths import AnyPath, FunctionPath, Path, joined_lengths, pieces
 from .sheets import Sheet
 from .times import from_steps

@@ -224,7 +224,7 @@ def test_exchanges_of_ones_own_choice():
     b, order = fresh_weights(network, 0), torch.tensor([1, 2, 3, 4, 0])
     around = {"1": [(3, 4), (2, 3), (1, 2), (0, 1)]}
     walk = exchanges.walk_back(network, b, {"1": order}, around)
-    assert same(walk(1.0), b) and len(walk.exchanges) == 4
+    assert same(walk(1.0), b) and len(walk.chain.exchanges) == 4
     with pytest.raises(ValueError, match="do not undo the order of layer '1'"):
         exchanges.walk_back(network, b, {"1": order}, {"1": [(0, 1)]})
     for wrong in ([(0, 7)], [(0, 0.5)], [0, 1], [(-1, 2)], 3):

@@ -29,6 +29,7 @@ FLOORS = [
     {"forward"},
     {
         "paths",
+        "chains",
         "times",
         "sheets",
         "layout",

@@ -4,22 +4,22 @@ The spare neuron learns what another one receives, takes over what it sends, and
 spare: `free_walk_back`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..chains import Chain
 from ..checks import check_split
 from ..data import Split
 from ..exchanges import Orders, cycles, walk_back
-from ..forward import Part, Stages, SweptPath
+from ..forward import Part, Stages
 from ..layout import Hidden, Slice, hidden_layers
 from ..neurons import butterflies, permute, reordered, tried_layers, with_butterflies
 from ..paths import AnyPath, concat, polychain
-from ..times import from_steps, sorted_times
-from ..weights import Weights, check_weights, combined
+from ..weights import Weights, check_weights
 
 
 def free_walk_back(
@@ -64,14 +64,15 @@ def free_walk_back(
         spare, silent = muted(network, b, layer, split)
         order = todo.pop(layer.name)
         here, there = (reordered(layers, w, todo | {layer.name: order}) for w in (b, silent))
-        walk = HandOvers(network, reordered(layers, silent, todo), layer, order, spare)
+        chain = HandOvers(network, reordered(layers, silent, todo), layer, order, spare)
+        walk = chain.path("hand-overs", labels=[kind for kind, _, _ in chain.steps])
         if silent is b:
             parts.append(walk)
         else:
             end = reordered(layers, b, todo)
             parts.append(polychain([here, there], name="mute", labels=("mute",)))
             parts.append(walk)
-            parts.append(polychain([walk.end, end], name="restore", labels=("restore",)))
+            parts.append(polychain([chain.end, end], name="restore", labels=("restore",)))
     return concat(*parts, name="free walk back") if parts else walk_back(network, b, orders)
 
 
@@ -148,7 +149,7 @@ def _without(b: Weights, layer: Hidden, neuron: int, means: dict[str, Tensor]) -
     return silent
 
 
-class HandOvers(SweptPath):
+class HandOvers(Chain):
     """The order of one layer undone through a spare neuron: `end` all along, as a function.
 
     Parameters
@@ -176,12 +177,9 @@ class HandOvers(SweptPath):
         for place, giver, neuron in _moves(self.order, spare):
             self.steps += [("receive", place, neuron), ("hand over", place, giver)]
         self.steps.append(("receive", spare, spare))
-        count = len(self.steps)
-        knots = (*(k / count for k in range(count)), 1.0)
-        labels = tuple(kind for kind, _, _ in self.steps)
-        super().__init__(self._point, "hand-overs", knots, labels=labels)
 
-    def _corner(self, k: int) -> Weights:
+    def corner(self, k: int) -> Weights:
+        """The weights after k pieces."""
         received, sent = list(self.order), list(self.order)
         for kind, place, other in self.steps[:k]:
             if kind == "receive":
@@ -192,14 +190,6 @@ class HandOvers(SweptPath):
         for part, order in ((self.received, received), (self.sent, sent)):
             weights = with_butterflies(weights, part, butterflies(self.end, part)[order])
         return weights
-
-    def _point(self, t: float) -> Weights:
-        along = min(max(t, 0.0), 1.0) * len(self.steps)
-        k = min(int(along + 1e-9), len(self.steps) - 1)
-        share = min(max(round(along - k, 9), 0.0), 1.0)
-        if share in (0, 1):
-            return self._corner(k + int(share))
-        return combined((1 - share, share), (self._corner(k), self._corner(k + 1)))
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -215,17 +205,6 @@ class HandOvers(SweptPath):
             else:  # what it sends leaves one place and comes to the other
                 found.append(2**0.5 * float(sends[neuron]))
         return torch.tensor(found, dtype=torch.float64)
-
-    def travelled(self, t: Sequence[float] | Tensor) -> Tensor:
-        """Length from the first of the sorted times to each of them: shape (T,)."""
-        along = sorted_times(t, self).clamp(0, 1) * len(self.steps)
-        whole = along.floor().long().clamp(max=len(self.steps) - 1)
-        far = from_steps(self.lengths)[whole] + (along - whole) * self.lengths[whole]
-        return far - far[0]
-
-    def length(self, points: int = 101) -> float:
-        """Euclidean length from t = 0 to t = 1."""
-        return float(self.lengths.sum())
 
     def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Part]:
         """As `forward.sweep`: the same at all times, so computed once."""
