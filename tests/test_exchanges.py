@@ -230,3 +230,13 @@ def test_exchanges_of_ones_own_choice():
     for wrong in ([(0, 7)], [(0, 0.5)], [0, 1], [(-1, 2)], 3):
         with pytest.raises(ValueError, match="exchange"):
             exchanges.walk_back(network, b, {"1": order}, {"1": wrong})
+
+
+def test_outputs_of_a_joined_path_are_those_of_its_parts():
+    network, b, x, walk = a_walk("deep")
+    a = fresh_weights(network, 5)
+    path = exchanges.with_walk_back(network, segment(a, walk(0.0)), b, walk.chain.states[0])
+    assert path.name == "linear + swaps"
+    t = [0.0, 0.2, 0.5, 0.6, 0.61, 1.0]
+    found, naive = outputs(network, path, t, x), outputs(network, FunctionPath(path.function), t, x)
+    assert torch.allclose(found, naive, atol=1e-5)

@@ -62,3 +62,21 @@ def test_an_unknown_method_is_refused():
     for key in (None, 1, ["linear"], {}, ""):
         with pytest.raises(ValueError, match="no method called"):
             method(key)
+
+
+def test_tables_call_the_methods_so():
+    """Committed tables, records and pages hold these names: a change must be meant."""
+    assert {key: method.name for key, method in METHODS.items()} == {
+        "linear": "Linear",
+        "weights-copy": "Weight matching + line, to a copy of B",
+        "weights": "Weight matching + line + swaps back to B",
+        "activations-copy": "Activation matching + line, to a copy of B",
+        "activations": "Activation matching + line + swaps back to B",
+        "activations-repair-copy": "Activation matching + line + REPAIR, to a copy of B",
+        "activations-repair": "Activation matching + line + REPAIR + swaps back to B",
+        "dropout": "Dropout path",
+        "arc": "Arc",
+        "transport-copy": "OT + line, to a copy of B",
+        "transport": "OT + swaps back to B",
+        "transport-free": "OT + free swaps",
+    }

@@ -11,7 +11,7 @@ from torch import nn
 from modeconn_lite import data, zoo
 from modeconn_lite.evaluation import profile
 from modeconn_lite.layout import hidden_layers
-from modeconn_lite.methods import symmetry, transport
+from modeconn_lite.methods import handovers, symmetry, transport
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.neurons import butterflies, permute, scale
 from modeconn_lite.paths import segment
@@ -344,3 +344,17 @@ def test_transport_lowers_the_barrier_on_digits():
     free = profile(network, transport.connect_free(network, a, b, digits.train), digits.test)
     swaps = profile(network, transport.connect_transport(network, a, b, digits.train), digits.test)
     assert free.barrier() < 0.05 < swaps.barrier() + 0.05
+
+
+def test_the_spare_neuron_is_chosen_on_the_split():
+    """With data, its readers hear its mean while it is silent; without, nothing."""
+    network, dataset, nets = zoo.network("digits"), data.load("digits"), zoo.load("digits")
+    path = transport.connect_free(network, *nets[:2], dataset.train)
+    orders = transport.transport_matching(network, *nets[:2])
+    walks = [
+        handovers.free_walk_back(network, nets[1], orders, split) for split in (dataset.train, None)
+    ]
+    here = path(0.75)
+    alike = [all(torch.equal(here[key], w) for key, w in walk(0.5).items()) for walk in walks]
+    assert alike == [True, False]
+    assert path.name == "optimal transport + free swaps"
