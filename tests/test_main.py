@@ -91,3 +91,11 @@ def test_help_names_every_experiment(capsys):
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert all(name in said for name in records.EXPERIMENTS)
+
+
+def test_records_go_to_the_book_unless_told_otherwise(monkeypatch):
+    asked = []
+    made = type("Written", (), {"write": lambda self, folder: asked.append(folder.as_posix())})
+    monkeypatch.setattr(records.Experiment, "run", lambda self, **options: made())
+    main(["run", "mnist-1hl"])
+    assert asked == ["book/records"]

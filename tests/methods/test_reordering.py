@@ -84,6 +84,15 @@ def test_a_long_cycle_is_cut_first(order, choose):
     assert len(swaps) == len(exchanges.transpositions(order))
 
 
+def test_the_same_seed_draws_the_same_exchanges():
+    order, cost = (
+        torch.randperm(12, generator=torch.Generator().manual_seed(3)),
+        torch.zeros(12, 12),
+    )
+    draws = [reordering.exchanges_by(order, cost, "random", seed=seed) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
 def test_random_pairs_are_as_in_a_sequence_drawn_with_equal_chances():
     order = [1, 2, 3, 0]
     wanted = Counter(frozenset(way) for way in ways(order))
