@@ -274,6 +274,8 @@ def connect(
         As `walk` and `find_kept`.
     """
     _check_ends(network, a, b)
+    if not isinstance(direct, bool):
+        raise ValueError(f"direct must be True or False, not {describe(direct)}")
     kept = [find_kept(network, w, split, **search) for w in (a, b)]
     if direct:
         return direct_walk(network, a, b, *kept)

@@ -388,6 +388,8 @@ class TestBadCalls:
                 dropout.certificate(self.network, self.a, self.b, self.kept, self.kept, wrong)
             with pytest.raises(ValueError, match="split must be"):
                 dropout.connect(self.network, self.a, self.b, wrong)
+        with pytest.raises(ValueError, match="direct must be True or False, not 'no'"):
+            dropout.connect(self.network, self.a, self.b, SPLIT, direct="no")
 
     def test_merging_what_has_no_labels(self):
         for wrong in (polychain([self.a, self.b]), None, "walk", self.a):
