@@ -16,6 +16,9 @@ from .paths import FunctionPath
 from .times import from_steps, sorted_times
 from .weights import Weights, combined
 
+# Which P points, which n images, their outputs (P, n, classes), or (1, n, classes) for them all.
+Swept = tuple[Tensor, slice, Tensor]
+
 
 class Chain(ABC):
     """Straight pieces of equal time.
@@ -33,9 +36,7 @@ class Chain(ABC):
         """The weights after k pieces."""
 
     @abstractmethod
-    def outputs(
-        self, network: nn.Module, t: Tensor, x: Tensor
-    ) -> Iterator[tuple[Tensor, slice, Tensor]]:
+    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Swept]:
         """As `forward.sweep`, for networks without BatchNorm; faster than point after point."""
 
     def where(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -234,8 +234,7 @@ def profiles(
     """
     path, splits = as_path(path), check_splits(splits)
     check_whole(refine, "refine")
-    if refine and isinstance(path, FunctionPath):
-        path = _remembering(path)
+    path = _remembering(path) if refine else path
     t = grid(points, path.knots)
     if not torch.as_tensor(points).numel():
         raise ValueError("points is empty; give times, or say how many")

@@ -11,12 +11,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from .chains import Chain, SweptPath
+from .chains import Chain, Swept, SweptPath
 from .checks import check_indices, check_list, check_whole, describe
-from .forward import Part, Stages, run_stages
 from .layout import Hidden, hidden_layers
 from .neurons import butterflies, permute, reordered
 from .paths import AnyPath, concat
+from .stages import Stages, run_stages
 from .weights import Weights, check_weights, combined
 
 Orders = dict[str, Tensor]
@@ -168,7 +168,7 @@ class WalkBack(Chain):
             found[steps] = (rows[p].double() - rows[q].double()).norm(dim=1).cpu() * 2**0.5
         return found
 
-    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Part]:
+    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Swept]:
         """As `forward.sweep`. Between two exchanges the function is that of b."""
         check_weights(self.b, like=network)
         x = x.to(next(iter(self.b.values())))
@@ -223,7 +223,7 @@ def _swept(
     exchanges: tuple[Tensor, Tensor, Tensor],
     rows: Tensor,
     x: Tensor,
-) -> Iterator[Part]:
+) -> Iterator[Swept]:
     """Outputs while neurons p and q of b change places, by a share each: three times (P,).
 
     Only what these two send changes: the rest of what is read stays as it is.

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from modeconn_lite import forward
+from modeconn_lite import forward, stages
 from modeconn_lite.anatomy import facts
 from modeconn_lite.forward import outputs
 from modeconn_lite.methods.dropout import merged, walk
@@ -51,7 +51,7 @@ def test_odd_networks_give_what_a_naive_loop_gives(name, monkeypatch):
     wanted = torch.stack([odd_networks.naive(make_again, line(ti), x) for ti in t])
     before = {key: value.clone() for key, value in network.state_dict().items()}
     own, ends = list(network.parameters()), [weights_copy(w) for w in (a, b)]
-    monkeypatch.setattr(forward, "CHUNK_FLOATS", (64, 64))  # several chunks
+    monkeypatch.setattr(stages, "CHUNK_FLOATS", (64, 64))  # several chunks
     for path in (line, FunctionPath(line), polychain([a, line(0.3), b])):
         times = [0.0, 0.5, 1.0] if path.name == "polychain" else t
         assert torch.allclose(outputs(network, path, times, x), wanted, atol=1e-9), path
@@ -65,48 +65,6 @@ def test_odd_networks_give_what_a_naive_loop_gives(name, monkeypatch):
 
 def weights_copy(weights):
     return {key: value.clone() for key, value in weights.items()}
-
-
-def test_a_misread_network_is_not_believed_to_have_unread_neurons():
-    """Neurons that another layout would call unread: features behind Flatten are (time, neuron)."""
-    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(9, 2))
-    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
-    a["3.weight"][:, 3:6] = b["3.weight"][:, 3:6] = 0
-    x = torch.randn(5, 3, 4, dtype=torch.float64)
-    path = segment(a, b | {"3.weight": a["3.weight"]})
-    naive = torch.stack([apply(network, path(t), x) for t in (0.0, 0.5, 1.0)])
-    assert torch.allclose(outputs(network, path, [0.0, 0.5, 1.0], x), naive, atol=1e-12)
-
-
-def test_a_network_whose_trial_fails_has_no_unread_neurons(monkeypatch):
-    network = mlp((16, 9, 7, 3))
-    a, b = unread(network, *(to(fresh_weights(network, s), torch.float64) for s in range(2)))
-    facts(network)["tried", 1, 4, 4] = "no"
-    rows = count_rows(network, lambda: outputs(network, segment(a, b), grid(21), X))
-    assert rows[(7, 9)] == 21 * len(X)
-
-
-def test_stages_that_do_not_add_up_are_no_chain():
-    network = odd_networks.borrowing()
-    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
-    outputs(network, segment(a, b), [0.0, 0.5], X)
-    (known,) = [value for key, value in facts(network).items() if key[0] == "chain"]
-    assert not known[0]
-    network = mlp((16, 5, 3))
-    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
-    outputs(network, segment(a, b), [0.0, 0.5], X)
-    assert facts(network)["chain", True, 1, 4, 4] == (True, 16)
-
-
-def test_chunks_are_as_wide_as_the_widest_layer(monkeypatch):
-    network = mlp((16, 40, 3))
-    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
-    monkeypatch.setattr(forward, "CHUNK_FLOATS", (40 * 20, 1))
-    parts = [p[1] for p in forward.sweep(network, segment(a, b), grid(3), X, None)]
-    assert parts == [slice(0, 20), slice(20, 23)]
-    monkeypatch.setattr(forward, "CHUNK_FLOATS", (40, 1))  # but no fewer than 16 at a time
-    parts = [p[1] for p in forward.sweep(network, segment(a, b), grid(3), X, None)]
-    assert parts == [slice(0, 16), slice(16, 23)]
 
 
 def test_a_function_s_points_come_one_by_one_and_are_noted_once():
@@ -147,7 +105,7 @@ def some_paths(network):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_equal_the_naive_loop(name, monkeypatch):
     network = NETWORKS[name].eval()
-    monkeypatch.setattr(forward, "CHUNK_FLOATS", (160, 160))  # several chunks
+    monkeypatch.setattr(stages, "CHUNK_FLOATS", (160, 160))  # several chunks
     monkeypatch.setattr(forward, "POINT_FLOATS", 300)  # several blocks of points
     for label, path in some_paths(network).items():
         t = grid(7, path.knots) if label != "beyond" else torch.tensor([-0.5, 0.2, 1.5])
@@ -190,12 +148,12 @@ def count_rows(network, run):
         rows[tuple(weight.shape)] = rows.get(tuple(weight.shape), 0) + len(h)
         return h @ weight.T + (0 if bias is None else bias)
 
-    original = forward.F.linear
-    forward.F.linear = counting
+    original = stages.F.linear
+    stages.F.linear = counting
     try:
         run()
     finally:
-        forward.F.linear = original
+        stages.F.linear = original
     return rows
 
 
@@ -226,42 +184,6 @@ def test_a_polychain_pays_for_the_anchors_of_its_piece():
     rows = count_rows(network, lambda: outputs(network, path, grid(41), X))
     pieces = 4
     assert rows[(9, 16)] == pieces * 2 * len(X)
-
-
-def test_the_caller_s_images_are_not_changed_by_layers_that_work_in_place():
-    network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 3))
-    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
-    before = X.clone()
-    for path in (segment(a, b), FunctionPath(segment(a, b))):
-        outputs(network, path, grid(3), X)
-    assert torch.equal(X, before)
-
-
-def test_a_network_that_is_no_chain_sees_few_images_at_a_time(monkeypatch):
-    seen = []
-
-    class Wrapped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = mlp((16, 5, 3))
-
-        def forward(self, x):
-            seen.append(len(x))
-            return self.body(x)
-
-    monkeypatch.setattr(forward, "BATCH", 10)
-    network = Wrapped().eval()
-    a, b = (fresh_weights(network, s) for s in range(2))
-    outputs(network, segment(a, b), grid(3), X)
-    assert max(seen) == 10
-
-
-def test_one_module_left_in_training_mode_does_not_drop(monkeypatch):
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Dropout(0.5), nn.Linear(5, 3)).eval()
-    network[2].train()
-    a, b = (to(fresh_weights(network, s), torch.float64) for s in range(2))
-    one, two = (outputs(network, segment(a, b), [0.3], X) for _ in range(2))
-    assert torch.equal(one, two)
 
 
 def test_buffers_follow_the_weights():
@@ -297,20 +219,6 @@ def unread(network, weights, other):
     b["1.weight"][5:], b["1.bias"][5:] = other["1.weight"][5:], other["1.bias"][5:]
     b["3.weight"][4:], b["3.bias"][4:] = other["3.weight"][4:], other["3.bias"][4:]
     return a, b
-
-
-def test_what_nothing_reads_may_move_for_nothing():
-    network = mlp((16, 9, 7, 3))
-    a, b = unread(network, *(to(fresh_weights(network, s), torch.float64) for s in range(2)))
-    n, t = len(X), grid(21)
-    rows = count_rows(network, lambda: outputs(network, segment(a, b), t, X))
-    assert rows == {(9, 16): n, (7, 9): n, (3, 7): n}
-    out = outputs(network, segment(a, b), t, X)
-    assert torch.equal(out, out[:1].expand_as(out))  # unchanged to the bit
-    assert torch.allclose(out[10], apply(network, segment(a, b)(0.5), X), atol=1e-12)
-    b["5.weight"][:, 4:] = 1  # now somebody reads them
-    naive = apply(network, segment(a, b)(0.5), X)
-    assert torch.allclose(outputs(network, segment(a, b), [0.5], X)[0], naive, atol=1e-12)
 
 
 @pytest.mark.parametrize("hidden", [(9,), (9, 7), (9, 8, 7), (9, 9, 9, 9)])
@@ -401,36 +309,6 @@ def test_a_network_that_gives_no_row_for_each_image_is_refused():
         outputs(network, line, [0.5], torch.zeros(4))
 
 
-class Crowd(nn.Module):
-    """Whose outputs depend on the company, or on chance."""
-
-    def __init__(self, last):
-        super().__init__()
-        self.body, self.last = nn.Linear(4, 3), last
-
-    def forward(self, x):
-        return self.last(self.body(x))
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        Crowd(lambda h: h - h.mean(0)),
-        Crowd(lambda h: h.softmax(0)),
-        Crowd(nn.functional.dropout),  # always on
-        nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)),
-        nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Softmax(0)),
-        nn.TransformerEncoderLayer(4, 2, 8, batch_first=False),  # images attend to each other
-    ],
-)
-def test_an_image_gets_the_same_outputs_in_any_company(network):
-    line = segment(*(weights_of(network) for _ in range(2)))
-    with pytest.raises(ValueError, match="gives an image other outputs in other company"):
-        outputs(network, line, [0.5], torch.randn(9, 4))
-    with pytest.raises(ValueError, match="other company"):
-        outputs(network, FunctionPath(line), [0.5], torch.randn(9, 4))
-
-
 @pytest.mark.parametrize("t", [[True, False], [10**400], {0.0, 1.0}])
 def test_what_are_no_times(t):
     with pytest.raises(ValueError, match="t must be a list of times"):
@@ -459,10 +337,23 @@ def test_a_parameter_may_be_a_single_number():
     assert torch.allclose(outputs(Scaled(), segment(one, two), [0.5], x)[0], 2 * x)
 
 
-def test_rounding_is_judged_by_the_largest_output():
-    """A sum that cancels to nearly zero is off by the rounding of what was summed."""
-    large = torch.tensor([[1000.0, 0.0]])
-    for off, alike in ((0.1, True), (10.0, False)):
-        assert forward._alike(large, large + torch.tensor([[0.0, off]])) is alike
-    assert not forward._alike(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.1]]))
-    assert not forward._alike(large, large[:, :1])
+def test_what_nothing_reads_may_move_for_nothing():
+    network = mlp((16, 9, 7, 3))
+    a, b = unread(network, *(to(fresh_weights(network, s), torch.float64) for s in range(2)))
+    n, t = len(X), grid(21)
+    rows = count_rows(network, lambda: outputs(network, segment(a, b), t, X))
+    assert rows == {(9, 16): n, (7, 9): n, (3, 7): n}
+    out = outputs(network, segment(a, b), t, X)
+    assert torch.equal(out, out[:1].expand_as(out))  # unchanged to the bit
+    assert torch.allclose(out[10], apply(network, segment(a, b)(0.5), X), atol=1e-12)
+    b["5.weight"][:, 4:] = 1  # now somebody reads them
+    naive = apply(network, segment(a, b)(0.5), X)
+    assert torch.allclose(outputs(network, segment(a, b), [0.5], X)[0], naive, atol=1e-12)
+
+
+def test_a_network_whose_trial_fails_has_no_unread_neurons(monkeypatch):
+    network = mlp((16, 9, 7, 3))
+    a, b = unread(network, *(to(fresh_weights(network, s), torch.float64) for s in range(2)))
+    facts(network)["tried", 1, 4, 4] = "no"
+    rows = count_rows(network, lambda: outputs(network, segment(a, b), grid(21), X))
+    assert rows[(7, 9)] == 21 * len(X)

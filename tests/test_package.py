@@ -27,6 +27,8 @@ FLOORS = [
     {"evaluation", "landscapes", "zoo"},
     {"look", "exchanges"},
     {"forward"},
+    {"batch_statistics"},
+    {"stages"},
     {
         "paths",
         "chains",

@@ -53,6 +53,8 @@ ALSO = {
     "explorers/sources": READ_BACK,
     "explorers/views": READ_BACK,
     "evaluation": ["test_look.py"],
+    "batch_statistics": ["test_evaluation.py"],
+    "stages": ["test_forward.py", "test_exchanges.py"],
     "forward": ["test_look.py", "test_evaluation.py", "test_exchanges.py"],
     "layout": ["test_neurons.py"],
     "look": ["test_evaluation.py"],

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
-from ..chains import Chain
+from ..chains import Chain, Swept
 from ..checks import check_split
 from ..data import Split
 from ..exchanges import Orders, cycles, walk_back
-from ..forward import Part, Stages
 from ..layout import Hidden, Slice, hidden_layers
 from ..neurons import butterflies, permute, reordered, tried_layers, with_butterflies
 from ..paths import AnyPath, concat, polychain
+from ..stages import Stages
 from ..weights import Weights, check_weights
 
 
@@ -206,7 +206,7 @@ class HandOvers(Chain):
                 found.append(2**0.5 * float(sends[neuron]))
         return torch.tensor(found, dtype=torch.float64)
 
-    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Part]:
+    def outputs(self, network: nn.Module, t: Tensor, x: Tensor) -> Iterator[Swept]:
         """As `forward.sweep`: the same at all times, so computed once."""
         check_weights(self.end, like=network)
         x = x.to(next(iter(self.end.values())))
