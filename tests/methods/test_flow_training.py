@@ -71,22 +71,21 @@ def test_neurons_that_are_all_alike_do_no_harm():
     assert all(float(w.abs().max()) < 1e-2 for w in path(0.5).values())
 
 
-def test_the_loss_half_way_is_that_of_the_path(wide):
-    """Pairs, orders and all, against paths one by one."""
+def test_the_loss_is_that_of_the_path(wide):
+    """At any t, with neurons in any order, against paths one by one."""
     network, many, digits = wide
     few = digits.train.take(50)
     flow, rows = flows.load("rnvp-flow"), neuron_sample(network, many[:4])
-    half_way = flow_training._HalfWay(network, flow, rows, flow_training.stack(many[:4]))
-    pairs = torch.tensor([[0, 1], [2, 3], [3, 0]])
+    loss_at = flow_training._LossAt(network, flow, rows, flow_training.stack(many[:4]))
+    pairs, t = torch.tensor([[0, 1], [2, 3], [3, 0]]), torch.tensor([0.5, 0.2, 0.9])
     g = torch.Generator().manual_seed(0)
     order = torch.stack([torch.randperm(128, generator=g) for _ in pairs])
     for given in (None, order):
-        found = half_way(pairs, few.x, few.y, given)
+        found = loss_at(t, pairs, few.x, few.y, given)
         for k, (i, j) in enumerate(pairs.tolist()):
-            b = many[j]
-            if given is not None:
-                b = permute(network, b, {"1": given[k]})
-            wanted = evaluate(network, flow_path(network, many[i], b, flow)(0.5), few).loss
+            b = many[j] if given is None else permute(network, many[j], {"1": given[k]})
+            path = flow_path(network, many[i], b, flow)
+            wanted = evaluate(network, path(float(t[k])), few).loss
             assert float(found[k]) == pytest.approx(wanted, abs=1e-5)
 
 
@@ -101,8 +100,8 @@ def test_the_gradient_of_the_loss_half_way_against_a_naive_version():
     with torch.no_grad():
         for p in flow.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    half_way = flow_training._HalfWay(network, flow, rows, flow_training.stack(many))
-    half_way(torch.tensor([[0, 1]]), x, y).sum().backward()
+    loss_at = flow_training._LossAt(network, flow, rows, flow_training.stack(many))
+    loss_at(torch.tensor([0.5]), torch.tensor([[0, 1]]), x, y).sum().backward()
     fast = [p.grad.clone() for p in flow.parameters() if p.grad is not None]
     flow.zero_grad()
 
@@ -127,6 +126,16 @@ def test_the_bijection_lowers_the_loss_half_way_on_pairs_that_it_has_not_seen():
     pairs = list(combinations(many[5:], 2))
     losses = [evaluate(network, flow_path(network, *p, found.flow)(0.5), split).loss for p in pairs]
     assert mean(losses) == pytest.approx(float(found.held_out.min()), rel=1e-4)
+
+
+def test_the_loss_may_be_taken_anywhere():
+    network = mlp((3, 8, 2))
+    many = [fresh_weights(network, seed) for seed in range(5)]
+    middle, start, anywhere = (
+        fit_bijection(network, many, spots(), t=t, held_out=2, **SMALL) for t in (0.5, 0.0, None)
+    )
+    assert torch.allclose(start.held_out, start.held_out[0].expand(5))  # at a, ν is no matter
+    assert float(middle.held_out[0]) != float(anywhere.held_out[0])
 
 
 def test_an_augmentation_is_used():
@@ -173,6 +182,7 @@ def test_an_inverse_autoregressive_bijection_costs_many_times_as_much(wide):
         ({"held_out": 1}, "one network makes no pair"),
         ({"pairs": 0}, "pairs must be"),
         ({"images": 0}, "images must be"),
+        ({"t": 1.5}, "t must be a finite number of at least 0 and up to 1"),
         ({"layers": 0}, "layers must be"),
         ({"kind": "nice"}, "kind must be one of"),
     ],
