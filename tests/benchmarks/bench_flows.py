@@ -5,9 +5,8 @@ matrix product in the same run. Then what a step of the bijection costs with eit
 All in seconds of the processor, on one thread.
 """
 
-import time
-
 import torch
+from clock import timed
 from torch import nn
 
 from modeconn_lite import data, fresh_weights, zoo
@@ -16,23 +15,12 @@ from modeconn_lite.methods.flow_training import cost_of_a_step, fit_likelihood
 from modeconn_lite.networks import mlp
 
 
-def seconds(call, times=3):
-    """The least of the processor's seconds, whatever else the machine does."""
-    best = float("inf")
-    for _ in range(times):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return best
-
-
 def epoch(network, many, **options):
     """Seconds of one epoch, and the products of a pass: each is done thrice, once back for both."""
-    alone = seconds(lambda: fit_likelihood(network, many, epochs=0, **options), 1)
-    found = []
-    whole = seconds(lambda: found.append(fit_likelihood(network, many, epochs=1, **options)), 1)
-    linear = [m for m in found[0].flow.modules() if isinstance(m, nn.Linear)]
-    size = found[0].flow.size
+    alone, _ = timed(lambda: fit_likelihood(network, many, epochs=0, **options), 1)
+    whole, found = timed(lambda: fit_likelihood(network, many, epochs=1, **options), 1)
+    linear = [m for m in found.flow.modules() if isinstance(m, nn.Linear)]
+    size = found.flow.size
     products = 3 * sum(m.weight.numel() for m in linear) + 2 * size**2  # the affine step, the noise
     return whole - alone, products
 
@@ -43,7 +31,7 @@ def main():
     many = [fresh_weights(network, seed) for seed in range(16)]
     neurons = 16 * 2000
     one = torch.randn(2048, 2048)
-    peak = 2 * 2048**3 / seconds(lambda: one @ one, 7)
+    peak = 2 * 2048**3 / timed(lambda: one @ one, 7)[0]
     print(f"peak, a product of 2048 × 2048 matrices: {peak / 1e9:.0f} billion operations a second")
     for kind, layers, hidden, batch in (("rnvp", 6, 512, 512), ("rnvp", 6, 64, 256)):
         took, products = epoch(network, many, kind=kind, layers=layers, hidden=hidden, batch=batch)

@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import same
 
 from modeconn_lite import data, zoo
 from modeconn_lite.data import Split
@@ -162,7 +163,7 @@ def test_the_networks_and_the_callers_mode_are_left_alone():
     fit_bijection(network, many, spots(), **SMALL)
     assert network.training
     after = (*many, dict(network.named_parameters()))
-    assert all(torch.equal(b[k], a[k]) for b, a in zip(before, after, strict=True) for k in b)
+    assert all(same(a, b) for a, b in zip(after, before, strict=True))
 
 
 def test_an_inverse_autoregressive_bijection_costs_many_times_as_much(wide):
@@ -210,6 +211,15 @@ def test_what_likelihood_refuses():
         fit_likelihood(network, many[:1])
     with pytest.raises(ValueError, match="split must be"):
         fit_bijection(network, many, apply)
+    for shape, said in (
+        ((4, 8, 2), r"\(images, 4\), not \(1, 3\)"),
+        ((3, 8, 1), "1 outputs for 2"),
+    ):
+        other = mlp(shape)
+        pair = [fresh_weights(other, seed) for seed in range(2)]
+        for function in (fit_bijection, cost_of_a_step):
+            with pytest.raises(ValueError, match=said):
+                function(other, pair, spots())
     deep = mlp((3, 4, 4, 2))
     with pytest.raises(ValueError, match="has 2:"):
         fit_likelihood(deep, [fresh_weights(deep, 0), fresh_weights(deep, 1)])
@@ -262,8 +272,7 @@ def test_a_flow_is_written_and_read(tmp_path, monkeypatch):
     finally:
         flows._load.cache_clear()
     assert repr(again) == repr(flow)
-    states = flow.state_dict(), again.state_dict()
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert same(again.state_dict(), flow.state_dict())
 
 
 def test_only_flows_of_the_zoo_s_neurons_are_written(tmp_path, monkeypatch):
