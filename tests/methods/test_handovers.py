@@ -186,3 +186,8 @@ def test_what_fits_no_walk_is_refused():
         handovers.free_walk_back(network, b, {"2": [1, 0]})
     with pytest.raises(ValueError, match="split"):
         handovers.free_walk_back(network, b, {"1": list(range(7, -1, -1))}, split.x)
+    layer = hidden_layers(network)[0]
+    with pytest.raises(ValueError, match="layer must be one of hidden_layers"):
+        handovers.muted(network, b, "1")
+    with pytest.raises(ValueError, match=r"b\['5.bias'\] holds 6 values that are not finite"):
+        handovers.muted(network, b | {"5.bias": b["5.bias"] * torch.nan}, layer)
