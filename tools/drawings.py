@@ -81,7 +81,16 @@ def dropout() -> Way:
     )
 
 
-PATHS: list[Callable[[], Way]] = [straight, matched, dropout]
+def arc() -> Way:
+    """Chapter 4: the curve that keeps the cloud of neurons in shape."""
+    top, half, pieces = 110.0, (B[0] - A[0]) / 2, 24
+    radius = (half**2 + (A[1] - top) ** 2) / (2 * (A[1] - top))
+    angles = [math.asin(half / radius) * (2 * k / pieces - 1) for k in range(1, pieces)]
+    inner = [(HILL[0] + radius * math.sin(v), top + radius * (1 - math.cos(v))) for v in angles]
+    return Way([A, *inner, B], here=(HILL[0], top), words=(HILL[0], 150))
+
+
+PATHS: list[Callable[[], Way]] = [straight, matched, dropout, arc]
 
 
 # --- How things are drawn -------------------------------------------------------------------------
