@@ -19,6 +19,8 @@ EXPERIMENT = Comparison(
     },
     published={
         "linear": {"train": (96.54, 0.40), "test": (95.87, 0.40)},
+        # Of both stages, the text says; the authors' released code ends at the copy.
+        "transport-copy": {"train": (98.78, 0.01), "test": (97.87, 0.04)},
         ENDS: {"train": (99.14, 0.01), "test": (98.01, 0.03)},
     },
 )
