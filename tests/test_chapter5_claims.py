@@ -233,3 +233,27 @@ def test_carried_to_a_multiple_of_its_width_a_network_stays_the_same_function(ti
     x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     there = carried(slim, a, broad, b)
     assert torch.allclose(apply(broad, there, x), apply(slim, a, x))
+
+
+# --- The instructors' page ------------------------------------------------------------------------
+
+
+def test_answers_to_the_exam_question():
+    order = [2, 0, 1, 4, 3, 5]
+    assert len(transpositions(order)) == 3
+    network = mlp((2, 6, 2))
+    b = fresh_weights(network, 0)
+    b["3.weight"][:, 5] = 0
+    assert len(free_walk_back(network, b, {"1": torch.tensor(order)}).labels) == 15
+    x, y = (torch.tensor(points).double()[:, None] for points in ([0, 2], [0, 1, 2]))
+    cost = ground_cost(x, y)
+    best = plan(cost)
+    third, sixth = 1 / 3, 1 / 6
+    assert torch.allclose(best, torch.tensor([[third, sixth, 0], [0, sixth, third]]).double())
+    assert float((best * cost).sum()) == pytest.approx(third)
+    assert float(cost.mean()) == pytest.approx(5 / 3)
+    two = 1 - torch.eye(2, dtype=torch.float64)  # its mean is 1/2
+    found = plan(two, regularisation=2 / torch.tensor(10.0).log().item())
+    assert float(found[0, 0] / found[0, 1]) == pytest.approx(10, rel=1e-3)
+    for tau in (2 / 2.3, 200.0):
+        assert rounded(plan(two, regularisation=tau)).tolist() == [0, 1]
