@@ -164,7 +164,7 @@ class PlanExplorer(Explorer):
         curves = line([s.cost for s in self.states], "mc-whole")
         curves += line([s.cost_rounded for s in self.states], "mc-rounded")
         return (
-            '<p class="mc-key"><b>cost</b> (exact: 1) <span class="mc-line">'
+            '<p class="mc-key"><b>cost</b> <span class="mc-line">'
             '</span> plan <span class="mc-line mc-dashed"></span> rounded</p>'
             '<svg class="mc-strip" role="img" aria-label="cost of the plan, falling to that of the'
             f' exact one">{stretched(curves)}<circle class="mc-spot" r="6" cx="{100 * where:.4g}%"'
@@ -201,7 +201,8 @@ class PlanExplorer(Explorer):
             "Rows: neurons of A. Columns: neurons of B, in the order of the exact plan, so that it"
             " is the diagonal. Denser: more of the row's mass, on a scale of roots. Rings: where"
             " the plan, rounded to the nearest permutation, gives a neuron another partner."
-            " Partners: the exponential of the mean entropy of the rows."
+            " Partners: the exponential of the mean entropy of the rows. Costs are in those of the"
+            " exact plan."
         )
 
     def controls(self) -> list[Control]:
