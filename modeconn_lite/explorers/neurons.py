@@ -28,7 +28,12 @@ class Cloud:
     kind, x, css = "neurons", None, ""
 
     def __init__(
-        self, layer: Hidden, one: Weights, two: Weights, outlined: Sequence[AnyPath] = ()
+        self,
+        layer: Hidden,
+        one: Weights,
+        two: Weights,
+        ends: tuple[str, str] = ("A", "B"),
+        outlined: Sequence[AnyPath] = (),
     ) -> None:
         self.layer, name, self.outlined = layer, layer.name, outlined
         a, b = butterflies(one, layer), butterflies(two, layer)  # (n, D) each
@@ -50,9 +55,9 @@ class Cloud:
         self.json: dict[str, Any] = {"outlines": len(outlined)}
         self.caption = (
             f"Dots: the {len(a)} neurons of layer {name}, seen along the two axes that show"
-            f" {percent(self.shown, 0)} of how those of A and B differ. Rings: where they are in A"
-            " (blue) and in B (orange). Spread: their variance over neurons, in all dimensions,"
-            " against the mean of the two ends."
+            f" {percent(self.shown, 0)} of how those of {ends[0]} and {ends[1]} differ. Rings:"
+            f" where they are in {ends[0]} (blue) and in {ends[1]} (orange). Spread: their variance"
+            " over neurons, in all dimensions, against the mean of the two ends."
         )
         if outlined:
             self.caption += (
@@ -176,7 +181,8 @@ class NeuronExplorer(PathExplorer):
 
     def _view(self, data: Dataset, images: int) -> View:
         outlined = self.routes if self.outlines else ()
-        return Cloud(self.layer, self.routes[0](0.0), self.routes[0](1.0), outlined)
+        first = self.routes[0]
+        return Cloud(self.layer, first(0.0), first(1.0), self.ends, outlined)
 
     def _caption(self) -> str:
         return super()._caption().replace("test images", "test data")

@@ -203,4 +203,6 @@ def test_outlines_are_the_clouds_of_all_paths_at_the_time_of_the_slider(ends):
     at = [float(codes[codes.shape[0] // 2, 14, 0]) / 100 for _, codes in decoded(overlaid)]
     assert drawn[0] == pytest.approx(at[0], abs=0.01) and len(drawn) == 2
     assert "for every path at once" in overlaid._repr_html_()
-    assert "ellipse" not in NeuronExplorer(NETWORK, routes, data.load("digits"))._repr_html_()
+    other = NeuronExplorer(NETWORK, routes, data.load("digits"), points=3, ends=("one", "two"))
+    assert "ellipse" not in other._repr_html_()
+    assert "in one (blue) and in two (orange)" in other._repr_html_()
