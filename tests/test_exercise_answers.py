@@ -155,6 +155,7 @@ def shares_left(t):
     "ex4-draws": """\
 def loss_of_draws(n):
     return sum(1 - built_from(from_the_pot(n)).accuracy for _ in range(20)) / 20
+""",
     # divides the rows and forgets the columns
     "ex5-sinkhorn": """\
 def sinkhorn(C, tau, rounds=500):
