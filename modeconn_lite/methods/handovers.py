@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
-from ..anatomy import batch_norms
-from ..batch_statistics import WithStatistics
+from ..batch_statistics import settled
 from ..chains import Chain, Swept
 from ..checks import check_network, check_split, describe
 from ..data import Split
@@ -21,7 +20,7 @@ from ..layout import Hidden, Slice, hidden_layers
 from ..neurons import butterflies, permute, reordered, tried_layers, with_butterflies
 from ..paths import AnyPath, concat, polychain
 from ..stages import Stages
-from ..weights import Weights, check_weights, copy_of
+from ..weights import Weights, check_weights
 
 
 def free_walk_back(
@@ -131,12 +130,7 @@ def _heard(
         means[name] = mean[:, 0]
         missed.add_((own * spread).double().sum(1).cpu())
 
-    if batch_norms(network):  # whose own statistics may belong to other weights
-        example = next(iter(b.values()))
-        statistics = WithStatistics(network, example).statistics(b, x.to(example))
-        network = copy_of(network)
-        network.load_state_dict(statistics, strict=False)
-    watch(network, b, x, readers, note)
+    watch(settled(network, b, x), b, x, readers, note)
     return missed, means
 
 
