@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_networks import same
 from torch import nn
 
 from modeconn_lite import data, exchanges, neurons, zoo
@@ -14,10 +15,6 @@ from modeconn_lite.layout import hidden_layers
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.paths import FunctionPath, backward, concat, segment
 from modeconn_lite.weights import apply, distance, fresh_weights, mix, to
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 @given(st.permutations(range(9)))

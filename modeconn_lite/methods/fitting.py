@@ -29,9 +29,9 @@ class FlowTraining:
     epoch : int
         Which that was; 0 is before all training.
     loss : Tensor, shape (epochs,)
-        Mean over what it learned from, in nats: −log density of a neuron, or loss at t = ½.
+        Mean over each epoch's steps, in nats: −log density of a neuron, or the loss at t = ½.
     held_out : Tensor, shape (epochs + 1,)
-        The same of the networks held out, before training and after each epoch; empty if none.
+        Of the networks held out, before training and after each epoch; empty if none.
     """
 
     flow: Flow
@@ -52,19 +52,22 @@ class Fit:
         epochs: int,
         rate: float,
         weight_decay: float,
+        held_out: int,
         seed: int,
         rows: Tensor,
         words: dict[str, str],
     ) -> None:
-        self.flow, self.epochs, self.seed = flow, check_whole(epochs, "epochs"), seed
+        self.flow, self.epochs = flow, check_whole(epochs, "epochs")
+        self.held_out, self.seed = held_out, seed
         self.rate = check_number(rate, "rate", low=0, open_low=True)
         decay = check_number(weight_decay, "weight_decay", low=0)
         self.adam = torch.optim.AdamW(flow.parameters(), lr=rate, weight_decay=decay)
-        numbers = {"epochs": epochs, "rate": rate, "weight_decay": decay, "seed": seed}
-        self.words = {name: repr(value) for name, value in numbers.items()} | words
-        self.words |= {"flow": repr(flow), "networks": digest([rows])}
+        numbers = {"epochs": self.epochs, "rate": self.rate, "weight_decay": decay}
+        numbers |= {"held_out": held_out, "seed": seed}
+        words = {name: repr(value) for name, value in numbers.items()} | words
+        words |= {"flow": repr(flow), "networks": digest([rows])}
         few = {"outputs of the network": flow.latent(rows[0, :4]).detach().cpu()}
-        self.identity = Identity(self.words, few)
+        self.identity = Identity(words, few)
         self.loss, self.judged = torch.zeros(0), torch.zeros(0)
         self.best = self._state()
 
@@ -72,29 +75,28 @@ class Fit:
         self,
         losses: Losses,
         judge: Callable[[], Tensor],
-        held_out: int,
         progress: bool,
         checkpoint: str | FilePath | None,
     ) -> FlowTraining:
+        """Train to the end: `losses` are those to learn from, `judge` that of those held out."""
         kept = None
-        self.words["held_out"] = repr(held_out)
         if checkpoint is not None:
             kept = Checkpoint(check_file(checkpoint, "checkpoint"), self.identity)
             if found := kept.resume(self.flow.mean.device):
                 self._take_over(*found)
-        if held_out and not len(self.judged):
+        if self.held_out and not len(self.judged):
             self._judge(judge)
         bar = tqdm(total=self.epochs, initial=len(self.loss), desc="epochs", disable=not progress)
         with bar:
             while len(self.loss) < self.epochs:
                 self._epoch(losses)
-                if held_out:
+                if self.held_out:
                     self._judge(judge)
                 if kept:
                     kept.write(self._parts(), self.loss)
                 bar.update()
-        epoch = int(self.judged.argmin()) if held_out else self.epochs
-        if held_out:
+        epoch = int(self.judged.argmin()) if self.held_out else self.epochs
+        if self.held_out:
             self.flow.load_state_dict(self.best)
         return FlowTraining(self.flow.requires_grad_(False), epoch, self.loss, self.judged)
 

@@ -69,8 +69,8 @@ class InverseAutoregressive(nn.Module):
     .. [2] Germain et al., MADE: Masked Autoencoder for Distribution Estimation, 2015.
     """
 
-    reads: Tensor
-    read: Tensor
+    into_mask: Tensor
+    out_mask: Tensor
 
     def __init__(self, size: int, hidden: int, place: int) -> None:
         super().__init__()
@@ -79,12 +79,13 @@ class InverseAutoregressive(nn.Module):
         _silence(self.out.weight, self.out.bias)
         last = torch.arange(hidden) * (size - 1) // hidden  # the last z that a hidden unit reads
         rank = torch.arange(size)
-        self.register_buffer("reads", (rank <= last[:, None]).float(), persistent=False)
-        read = (last < rank[:, None]).float().repeat(2, 1)
-        self.register_buffer("read", read, persistent=False)
+        into_mask = (rank <= last[:, None]).float()
+        out_mask = (last < rank[:, None]).float().repeat(2, 1)  # of scales, then of shifts
+        self.register_buffer("into_mask", into_mask, persistent=False)
+        self.register_buffer("out_mask", out_mask, persistent=False)
 
     def _masked(self) -> tuple[Tensor, Tensor]:
-        return self.into.weight * self.reads, self.out.weight * self.read
+        return self.into.weight * self.into_mask, self.out.weight * self.out_mask
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Towards the latents: as many steps as coordinates."""

@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import same
 
 from modeconn_lite import data, zoo
 from modeconn_lite.data import Split
@@ -71,22 +72,21 @@ def test_neurons_that_are_all_alike_do_no_harm():
     assert all(float(w.abs().max()) < 1e-2 for w in path(0.5).values())
 
 
-def test_the_loss_half_way_is_that_of_the_path(wide):
-    """Pairs, orders and all, against paths one by one."""
+def test_the_loss_is_that_of_the_path(wide):
+    """At any t, with neurons in any order, against paths one by one."""
     network, many, digits = wide
     few = digits.train.take(50)
     flow, rows = flows.load("rnvp-flow"), neuron_sample(network, many[:4])
-    half_way = flow_training._HalfWay(network, flow, rows, flow_training.stack(many[:4]))
-    pairs = torch.tensor([[0, 1], [2, 3], [3, 0]])
+    loss_at = flow_training._LossAt(network, flow, rows, flow_training.stack(many[:4]))
+    pairs, t = torch.tensor([[0, 1], [2, 3], [3, 0]]), torch.tensor([0.5, 0.2, 0.9])
     g = torch.Generator().manual_seed(0)
     order = torch.stack([torch.randperm(128, generator=g) for _ in pairs])
     for given in (None, order):
-        found = half_way(pairs, few.x, few.y, given)
+        found = loss_at(t, pairs, few.x, few.y, given)
         for k, (i, j) in enumerate(pairs.tolist()):
-            b = many[j]
-            if given is not None:
-                b = permute(network, b, {"1": given[k]})
-            wanted = evaluate(network, flow_path(network, many[i], b, flow)(0.5), few).loss
+            b = many[j] if given is None else permute(network, many[j], {"1": given[k]})
+            path = flow_path(network, many[i], b, flow)
+            wanted = evaluate(network, path(float(t[k])), few).loss
             assert float(found[k]) == pytest.approx(wanted, abs=1e-5)
 
 
@@ -101,8 +101,8 @@ def test_the_gradient_of_the_loss_half_way_against_a_naive_version():
     with torch.no_grad():
         for p in flow.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    half_way = flow_training._HalfWay(network, flow, rows, flow_training.stack(many))
-    half_way(torch.tensor([[0, 1]]), x, y).sum().backward()
+    loss_at = flow_training._LossAt(network, flow, rows, flow_training.stack(many))
+    loss_at(torch.tensor([0.5]), torch.tensor([[0, 1]]), x, y).sum().backward()
     fast = [p.grad.clone() for p in flow.parameters() if p.grad is not None]
     flow.zero_grad()
 
@@ -129,6 +129,16 @@ def test_the_bijection_lowers_the_loss_half_way_on_pairs_that_it_has_not_seen():
     assert mean(losses) == pytest.approx(float(found.held_out.min()), rel=1e-4)
 
 
+def test_the_loss_may_be_taken_anywhere():
+    network = mlp((3, 8, 2))
+    many = [fresh_weights(network, seed) for seed in range(5)]
+    middle, start, anywhere = (
+        fit_bijection(network, many, spots(), t=t, held_out=2, **SMALL) for t in (0.5, 0.0, None)
+    )
+    assert torch.allclose(start.held_out, start.held_out[0].expand(5))  # at a, ν is no matter
+    assert float(middle.held_out[0]) != float(anywhere.held_out[0])
+
+
 def test_an_augmentation_is_used():
     network = mlp((3, 8, 2))
     many, seen = [fresh_weights(network, seed) for seed in range(3)], []
@@ -153,7 +163,7 @@ def test_the_networks_and_the_callers_mode_are_left_alone():
     fit_bijection(network, many, spots(), **SMALL)
     assert network.training
     after = (*many, dict(network.named_parameters()))
-    assert all(torch.equal(b[k], a[k]) for b, a in zip(before, after, strict=True) for k in b)
+    assert all(same(a, b) for a, b in zip(after, before, strict=True))
 
 
 def test_an_inverse_autoregressive_bijection_costs_many_times_as_much(wide):
@@ -173,6 +183,7 @@ def test_an_inverse_autoregressive_bijection_costs_many_times_as_much(wide):
         ({"held_out": 1}, "one network makes no pair"),
         ({"pairs": 0}, "pairs must be"),
         ({"images": 0}, "images must be"),
+        ({"t": 1.5}, "t must be a finite number of at least 0 and up to 1"),
         ({"layers": 0}, "layers must be"),
         ({"kind": "nice"}, "kind must be one of"),
     ],
@@ -200,6 +211,15 @@ def test_what_likelihood_refuses():
         fit_likelihood(network, many[:1])
     with pytest.raises(ValueError, match="split must be"):
         fit_bijection(network, many, apply)
+    for shape, said in (
+        ((4, 8, 2), r"\(images, 4\), not \(1, 3\)"),
+        ((3, 8, 1), "1 outputs for 2"),
+    ):
+        other = mlp(shape)
+        pair = [fresh_weights(other, seed) for seed in range(2)]
+        for function in (fit_bijection, cost_of_a_step):
+            with pytest.raises(ValueError, match=said):
+                function(other, pair, spots())
     deep = mlp((3, 4, 4, 2))
     with pytest.raises(ValueError, match="has 2:"):
         fit_likelihood(deep, [fresh_weights(deep, 0), fresh_weights(deep, 1)])
@@ -252,8 +272,7 @@ def test_a_flow_is_written_and_read(tmp_path, monkeypatch):
     finally:
         flows._load.cache_clear()
     assert repr(again) == repr(flow)
-    states = flow.state_dict(), again.state_dict()
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert same(again.state_dict(), flow.state_dict())
 
 
 def test_only_flows_of_the_zoo_s_neurons_are_written(tmp_path, monkeypatch):

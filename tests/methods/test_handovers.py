@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import same
 from torch import nn
 from torch.func import functional_call
 
@@ -51,10 +52,6 @@ def a_case(kind, seed=0):
     split = data.Split(x, torch.arange(len(x)) % 3, "noise", classes=tuple("abc"))
     layers = hidden_layers(network)
     return network, b, split, {n.name: torch.randperm(n.size, generator=g) for n in layers}
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("given_data", [False, True])

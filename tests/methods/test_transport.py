@@ -6,42 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment, linprog
+from small_networks import NETWORKS, inputs, same
 from torch import nn
 
 from modeconn_lite import data, zoo
 from modeconn_lite.evaluation import profile
 from modeconn_lite.layout import hidden_layers
 from modeconn_lite.methods import handovers, symmetry, transport
-from modeconn_lite.networks import mlp, residual_mlp
+from modeconn_lite.networks import mlp
 from modeconn_lite.neurons import butterflies, permute, scale
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import apply, distance, fresh_weights, to
-
-NETWORKS = {
-    "one layer": lambda: mlp((9, 12, 3)),
-    "deep": lambda: mlp((9, 12, 11, 10, 3)),
-    "convnet": lambda: nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 7, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(7 * 4, 6),
-        nn.ReLU(),
-        nn.Linear(6, 3),
-    ),
-    "residual": lambda: residual_mlp(9, 3, width=12, hidden=10, blocks=2),
-}
-
-
-def inputs(kind, dtype=torch.float32):
-    shape = (40, 1, 4, 4) if kind == "convnet" else (40, 9)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 def random_orders(network, seed):
@@ -84,7 +59,7 @@ def test_ground_cost_of_a_point_and_itself_is_not_negative():
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_normalised_networks_are_the_same_function(kind):
     network = NETWORKS[kind]().double()
-    w, x = to(fresh_weights(network, 0), torch.float64), inputs(kind, torch.float64)
+    w, x = to(fresh_weights(network, 0), torch.float64), inputs(kind, dtype=torch.float64)
     unit = transport.normalised(network, w)
     assert torch.allclose(apply(network, unit, x), apply(network, w, x), atol=1e-9)
     if kind != "residual":
@@ -256,13 +231,13 @@ def test_one_hidden_layer_is_matched_as_by_weights_and_optimally(seed):
     assert far(found) == pytest.approx(min(map(far, itertools.permutations(range(5)))))
 
 
-@pytest.mark.parametrize("kind", ["deep", "convnet", "residual"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "residual"])
 def test_with_equal_blocks_each_layer_ends_at_its_own_optimum(kind):
     network = NETWORKS[kind]().double()
     a, b = (to(fresh_weights(network, seed), torch.float64) for seed in range(2))
     orders = transport.transport_matching(network, a, b, max_sweeps=100)
     copy = permute(network, b, orders)
-    x = inputs(kind, torch.float64)
+    x = inputs(kind, dtype=torch.float64)
     assert torch.allclose(apply(network, copy, x), apply(network, b, x), atol=1e-9)
     for layer in hidden_layers(network):
         gains = butterflies(a, layer) @ butterflies(copy, layer).T
@@ -287,7 +262,7 @@ def test_blocks_choose_what_counts():
 
 
 def test_unequal_blocks_come_to_an_end_too():
-    network = NETWORKS["deep"]()
+    network = NETWORKS["mlp"]()
     a, b = fresh_weights(network, 0), fresh_weights(network, 1)
     orders = transport.transport_matching(network, a, b, blocks=(1, 0, 30), max_sweeps=50)
     assert all(sorted(o.tolist()) == list(range(len(o))) for o in orders.values())
