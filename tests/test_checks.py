@@ -274,4 +274,4 @@ def test_a_sparse_order_is_an_order():
 
 def test_an_array_is_no_dictionary_of_weights():
     with pytest.raises(ValueError, match="weights must be a non-empty dict of tensors, not a nd"):
-        checks.check_kinds(numpy.ones(3), "weights")
+        checks.check_kinds(np.ones(3), "weights")
