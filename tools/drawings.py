@@ -90,7 +90,19 @@ def arc() -> Way:
     return Way([A, *inner, B], here=(HILL[0], top), words=(HILL[0], 150))
 
 
-PATHS: list[Callable[[], Way]] = [straight, matched, dropout, arc]
+def transported() -> Way:
+    """Chapter 5: in a line to a copy of B, then home through a spare neuron, level all the way."""
+    copy = (300.0, 244.0)
+    steps = [copy, (372.0, 244.0), (372.0, 272.0), (472.0, 272.0), (472.0, 240.0), (552.0, 240.0)]
+    return Way(
+        [A, *steps, (552.0, 204.0), (B[0], 204.0), B],
+        here=(214.0, 209.0),
+        words=(104, 270),
+        stops={"B, transported": (copy, ORANGE, (300, 296))},
+    )
+
+
+PATHS: list[Callable[[], Way]] = [straight, matched, dropout, arc, transported]
 
 
 # --- How things are drawn -------------------------------------------------------------------------

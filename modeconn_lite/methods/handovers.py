@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..anatomy import batch_norms
+from ..batch_statistics import WithStatistics
 from ..chains import Chain, Swept
-from ..checks import check_split
+from ..checks import check_network, check_split, describe
 from ..data import Split
 from ..exchanges import Orders, cycles, walk_back
 from ..layout import Hidden, Slice, hidden_layers
 from ..neurons import butterflies, permute, reordered, tried_layers, with_butterflies
 from ..paths import AnyPath, concat, polychain
 from ..stages import Stages
-from ..weights import Weights, check_weights
+from ..weights import Weights, check_weights, copy_of
 
 
 def free_walk_back(
@@ -92,6 +94,9 @@ def muted(
     ValueError
         If weights, network and split do not fit.
     """
+    check_weights(b, like=check_network(network), name="b")
+    if not isinstance(layer, Hidden):
+        raise ValueError(f"layer must be one of hidden_layers(network), not {describe(layer)}")
     sent = Hidden(layer.name, layer.size, layer.outgoing)
     idle = (butterflies(b, sent) == 0).all(1).nonzero()[:, 0].tolist()
     if idle:
@@ -126,6 +131,11 @@ def _heard(
         means[name] = mean[:, 0]
         missed.add_((own * spread).double().sum(1).cpu())
 
+    if batch_norms(network):  # whose own statistics may belong to other weights
+        example = next(iter(b.values()))
+        statistics = WithStatistics(network, example).statistics(b, x.to(example))
+        network = copy_of(network)
+        network.load_state_dict(statistics, strict=False)
     watch(network, b, x, readers, note)
     return missed, means
 
