@@ -5,17 +5,20 @@ scoreboard declares them in a tuple `METHODS`.
 """
 
 from . import (
+    adjustment,
     arcs,
     base,
     dropout,
     fusion,
     handovers,
+    least_squares,
     reordering,
     repair,
     saddles,
     stability,
     symmetry,
     transport,
+    wa_ensemble,
 )
 from .base import Method
 
@@ -25,6 +28,7 @@ CHAPTERS = {
     3: (dropout, stability),
     4: (arcs,),
     5: (transport, reordering, handovers, fusion),
+    6: (adjustment, least_squares, wa_ensemble),
 }
 METHODS: dict[str, Method] = {
     method.key: method
