@@ -21,7 +21,7 @@ from ..weights import Weights, check_weights
 RIDGE = 1e-5
 ROWS = 4096  # images, or places of images, at a time
 KEPT = 16_777_216  # numbers of a layer's targets that are kept between two calls: 64 megabytes
-BLOCKS = 4  # of a side of the matrix of products: of 16, the 6 below its diagonal are left out
+BLOCKS = 8  # of a side of the matrix of products: of 64, the 28 below its diagonal are left out
 
 Part = tuple[Tensor, Tensor]  # (r, d) of what is heard, (r, m) of what is to be said
 
@@ -47,7 +47,7 @@ def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Ten
 
     Notes
     -----
-    For more rows than features, W = YᵀΦ (ΦᵀΦ + λI)⁻¹ by Cholesky: some 5/8 r d² + d³/6
+    For more rows than features, W = YᵀΦ (ΦᵀΦ + λI)⁻¹ by Cholesky: some 9/16 r d² + d³/6
     multiplications, and memory for 3 d² numbers. Products are computed in Φ's precision, a part at
     a time, and summed in float64. For fewer rows it is the same matrix in another form,
     W = Yᵀ (ΦΦᵀ + λI)⁻¹ Φ, all in float64; if the rows are independent, λ may be zero, and then
