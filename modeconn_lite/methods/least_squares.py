@@ -18,7 +18,7 @@ from ..neurons import tried_layers
 from ..stages import Stages, run_stages
 from ..weights import Weights, check_weights
 
-RIDGE = 1e-5
+RIDGE = 1e-4
 ROWS = 4096  # images, or places of images, at a time
 KEPT = 16_777_216  # numbers of a layer's targets that are kept between two calls: 64 megabytes
 BLOCKS = 8  # of a side of the matrix of products: of 64, the 28 below its diagonal are left out
@@ -54,17 +54,18 @@ def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Ten
     Φ Wᵀ = Y.
 
     The pseudo-inverse by singular values, as in released code [1]_, takes those below a threshold
-    for zero: a rank that jumps while the weights move. A ridge damps the direction of a singular
-    value σ by σ² / (σ² + λ), which is smooth.
+    for zero, so that W jumps when the rank does. A ridge damps the direction of a singular value σ
+    by σ² / (σ² + λ), which is smooth. It matters most where there are about as many rows as
+    features: the smallest σ is then nearly zero, and without a ridge W explodes in its direction.
 
     References
     ----------
     .. [1] github.com/avecplezir/distribution-based-connectivity
     """
     check_number(ridge, "ridge", low=0)
-    parts = iter(parts)
-    first = next(parts)
-    parts, d = chain([first], parts), first[0].shape[1]
+    given = ((_single(phi), _single(y)) for phi, y in parts)
+    first = next(given)
+    parts, d = chain([first], given), first[0].shape[1]
     if rows <= d:
         doubles = [(phi.double(), y.double()) for phi, y in parts]
         phi, y = (torch.cat(list(found)) for found in zip(*doubles, strict=True))
@@ -78,6 +79,11 @@ def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Ten
     gram.triu_()
     gram += gram.triu(1).T
     return _solved(gram, cross, ridge, ridge).T
+
+
+def _single(value: Tensor) -> Tensor:
+    """In single precision, if it is in half of it."""
+    return value.float() if value.dtype.itemsize < 4 else value
 
 
 def _solved(gram: Tensor, cross: Tensor, shift: float, ridge: float) -> Tensor:
@@ -160,7 +166,7 @@ class Follower:
         self.stages = Stages(network, a, self.x)
         self.outputs = [key for stage in self.stages.chain for key in stage.names.values()][-1]
         self.outputs = self.outputs.removesuffix("bias").removesuffix("weight") + "weight"
-        self.known: dict[tuple[str, str, int], Tensor] = {}
+        self.known: dict[tuple[str, str, int, int], Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, weights: Weights, tensors: Sequence[str], share: float = 0.0) -> Weights:
@@ -217,6 +223,7 @@ class Follower:
             raise ValueError(f"no linear layer of this network has a weight {tensor!r}")
         h = run_stages(stages[:at], weights, self.stages.own(x))
         if tensor.endswith(".leave.weight") and isinstance(module, ResidualBlock):
+            # What its forward does before it leaves.
             enter = tensor.replace(".leave.", ".enter.")
             bias = weights.get(enter.removesuffix("weight") + "bias")
             h = F.linear(h, weights[enter], bias).relu()
@@ -230,7 +237,7 @@ class Follower:
         return said
 
     def _said(self, who: str, weights: Weights, tensor: str, images: slice) -> Tensor:
-        key = who, tensor, images.start
+        key = who, tensor, images.start, images.stop
         if key in self.known:
             return self.known[key]
         heard = self.heard(weights, tensor, self.x[images])

@@ -336,3 +336,16 @@ def test_on_trained_networks_it_loses_little():
     worst = [found.worst_accuracy for found in worst.values()]
     assert worst == sorted(worst)
     assert worst[2] > 0.98
+
+
+def test_with_as_many_images_as_neurons_a_ridge_is_needed():
+    """Some direction is then hardly heard, and what is said in it is shouted."""
+    network, digits = zoo.network("digits-wide"), data.load("digits")
+    a, b = zoo.load("digits-wide")[16:18]
+    worst = {}
+    for images in (64, 128, 256):  # of 128 neurons
+        for ridge in (1e-8, 1e-3):
+            path = connect_adjusted(network, a, b, digits.train, images=images, ridge=ridge)
+            worst[images, ridge] = profile(network, path, digits.test, 21).worst_accuracy
+    assert worst[128, 1e-8] < 0.7 < 0.9 < min(worst[64, 1e-8], worst[256, 1e-8])
+    assert all(worst[images, 1e-3] > 0.9 for images in (64, 128, 256))
