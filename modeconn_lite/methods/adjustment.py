@@ -141,7 +141,12 @@ def connect_adjusted(
     Notes
     -----
     A hidden layer costs `breakpoints` least-squares problems. In a network of several layers each
-    of them has the images pass through the layers below again.
+    of them has the images pass through the layers below again. All corners are kept; where their
+    moving layers do not fit into memory, None computes them as they are looked at.
+
+    The released code [2]_ solves at each t, leaves the first leg out, walks the last one on an arc
+    where the layer moves on an arc, which convexity says nothing about, and leaves biases out of
+    the cost of transport. There the convolutional paths end before they reach b.
 
     The residual networks' case is only sketched in the paper and is ours: the layers of a stream
     move one after another, and all that read it further up follow each of them; what blocks carry
@@ -151,6 +156,7 @@ def connect_adjusted(
     ----------
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, sections 3.5 and 4.
+    .. [2] github.com/avecplezir/distribution-based-connectivity
     """
     if breakpoints is not None:
         check_whole(breakpoints, "breakpoints", low=2)
