@@ -325,6 +325,27 @@ def test_a_race_is_walked_in_step(page, bench):
     page.wait_for_function("s => Number(s.value) > 11", arg=slider.element_handle(), timeout=10_000)
 
 
+def test_who_is_folded_runs_as_a_thin_line(page):
+    root = page.locator(".mc-explorer").nth(1)
+    root.locator(".mc-all").click()
+    lane, runner = root.locator("[data-lane='1']"), root.locator("[data-runner='1']")
+    curve = root.locator("[data-path='1'] .mc-test")
+    width = "c => parseFloat(getComputedStyle(c).strokeWidth)"
+    strong = curve.evaluate(width), runner.bounding_box()["width"]
+    assert lane.locator(".mc-album").is_visible()
+    lane.locator("summary").click()
+    assert not lane.locator(".mc-album").is_visible() and lane.locator(".mc-score").is_visible()
+    assert curve.evaluate(width) < strong[0] and runner.bounding_box()["width"] < strong[1]
+    slider, height = root.locator("input[type=range]"), root.bounding_box()["height"]
+    slider.press("Home")
+    for _ in range(10):
+        slider.press("ArrowRight")
+    assert "mc-fallen" in lane.get_attribute("class")
+    assert root.bounding_box()["height"] == height, "a fall moves the page"
+    lane.locator("summary").press("Enter")
+    assert curve.evaluate(width) == strong[0]
+
+
 def test_one_neuron_can_be_followed_and_exchanges_are_seen(page):
     root = page.locator(".mc-explorer").nth(2)
     slider = root.locator("input[type=range]")

@@ -187,18 +187,9 @@ def test_a_polychain_pays_for_the_anchors_of_its_piece():
 
 
 def test_buffers_follow_the_weights():
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("factor", torch.full((16,), 0.5))
-            self.linear = nn.Linear(16, 3)
-
-        def forward(self, x):
-            return self.linear(x.flatten(1) * self.factor)
-
-    a, b = (to(fresh_weights(Scaled(), s), torch.float64) for s in range(2))
+    a, b = (to(fresh_weights(odd_networks.Scaled(), s), torch.float64) for s in range(2))
     for path in (segment(a, b), FunctionPath(segment(a, b))):
-        assert outputs(Scaled(), path, [0.5], X).dtype == torch.float64
+        assert outputs(odd_networks.Scaled(), path, [0.5], X).dtype == torch.float64
 
 
 def test_nothing_to_look_at_is_refused():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_networks import same
 from torch import nn
 
 from modeconn_lite.networks import mlp
@@ -27,10 +28,6 @@ from modeconn_lite.weights import distance, fresh_weights, norm, to, to_vector
 NETWORK = mlp((3, 4, 2))
 A, B, C, D = (to(fresh_weights(NETWORK, seed), torch.float64) for seed in range(4))
 times = st.floats(0, 1)
-
-
-def same(one, two):
-    return all(torch.equal(one[k], two[k]) for k in two)
 
 
 PATHS = {

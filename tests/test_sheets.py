@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_networks import same
 
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import segment
@@ -10,10 +11,6 @@ from modeconn_lite.weights import fresh_weights, to, to_vector
 
 A, B, C = (to(fresh_weights(mlp((3, 4, 2)), seed), torch.float64) for seed in range(3))
 shares = st.floats(0, 1)
-
-
-def same(one, two):
-    return all(torch.equal(one[k], two[k]) for k in two)
 
 
 @given(shares, shares)

@@ -7,6 +7,7 @@ from html import escape
 import torch
 from torch import nn
 
+from ..checks import check_list
 from ..data import Dataset, Split
 from ..evaluation import Profile, profiles_of
 from ..look import look
@@ -22,6 +23,9 @@ from .views import Album
 
 FALL = 0.1  # a path has fallen where accuracy is this much below the worse of its ends
 FORMS = {"t": 2, "test accuracy": "%"}
+STROKE = (  # as the path's line in the chart
+    '<svg class="mc-stroke" aria-hidden="true"><path class="mc-test" d="M0 3H36"/></svg>'
+)
 
 
 class RaceExplorer(Explorer):
@@ -39,6 +43,11 @@ class RaceExplorer(Explorer):
         How many evenly spaced points of each path are evaluated: the same times on all.
     images : int
         How many test images each path shows.
+    how : dict of str to str, optional
+        For paths of these names, in a sentence, how each is found.
+    unfolded : sequence of str, optional
+        Names of the paths whose images are shown at first; all if not given. The reader unfolds and
+        folds each; who is folded runs along as a thin line.
     title : str
         Heading of the picture.
     ends : two str
@@ -49,8 +58,8 @@ class RaceExplorer(Explorer):
     Raises
     ------
     ValueError
-        If there is no path, there are more than six, they join different ends, or the data are no
-        images.
+        If there is no path, there are more than six, they join different ends, how or unfolded
+        name another, or the data are no images.
 
     Notes
     -----
@@ -77,6 +86,8 @@ class RaceExplorer(Explorer):
         *,
         points: int = 41,
         images: int = 8,
+        how: Mapping[str, str] | None = None,
+        unfolded: Sequence[str] | None = None,
         title: str = "Several ways from A to B",
         ends: tuple[str, str] = ("A", "B"),
         statistics: Split | None = None,
@@ -86,6 +97,12 @@ class RaceExplorer(Explorer):
         if points < 2:
             raise ValueError(f"a race needs at least 2 points, not {points}")
         self.names, self.title, self.ends = list(paths), title, ends
+        self.how, self.unfolded = dict(how or {}), list(paths)
+        if unfolded is not None:
+            self.unfolded = check_list(unfolded, "unfolded", "names of paths", least=0)
+        for name in (*self.how, *self.unfolded):
+            if name not in self.names:
+                raise ValueError(f"no path {name!r} in this race; it has {self.names}")
         self.routes = [remembering_ends(as_path(path)) for path in paths.values()]
         check_routes(self.routes, (0.0, 1.0))
         self.device = next(iter(self.routes[0](0.0).values())).device
@@ -158,15 +175,18 @@ class RaceExplorer(Explorer):
     def _chart(self, sights: Sequence[Sight]) -> str:
         return self.chart.html_of_many(sights)
 
-    def _lanes(self, sights: Sequence[Sight]) -> str:
-        """Each path's name, accuracy, fate, and what it reads."""
+    def _lanes(self, sights: Sequence[Sight], *, fold: bool = True) -> str:
+        """Each path's name, accuracy, fate, how it is found, and what it reads."""
         lanes = []
         for k, (name, sight) in enumerate(zip(self.names, sights, strict=True)):
+            lane, key = ("details", "summary") if fold else ("section", "p")
+            state = " open" if fold and name in self.unfolded else ""
+            how = f'<p class="mc-how">{escape(self.how[name])}</p>' if name in self.how else ""
             lanes.append(
-                f'<section class="mc-lane mc-c{k}" data-lane="{k}"><p class="mc-key"><i'
-                f' class="mc-line"></i><b>{escape(name)}</b> <b class="mc-score">'
-                f'{percent(sight.figures["test accuracy"])}</b> <span class="mc-fate"></span></p>'
-                f"{self.view.html(sight.code)}</section>"
+                f'<{lane} class="mc-lane mc-c{k}" data-lane="{k}"{state}><{key} class="mc-key">'
+                f'{STROKE}<b>{escape(name)}</b> <b class="mc-score">'
+                f'{percent(sight.figures["test accuracy"])}</b> <span class="mc-fate"></span>'
+                f"</{key}>{how}{self.view.html(sight.code)}</{lane}>"
             )
         return "".join(lanes)
 
@@ -192,5 +212,5 @@ class RaceExplorer(Explorer):
         return (
             f'<div class="mc-stage"><div class="mc-left">{self._chart(sights)}<div'
             f' class="mc-slider">{self._ticks()}</div>{readout({"t": f"{place[0]:.3f}"})}</div>'
-            f'<div class="mc-right">{self._lanes(sights)}</div></div>'
+            f'<div class="mc-right">{self._lanes(sights, fold=False)}</div></div>'
         )

@@ -47,9 +47,7 @@ def arc(network: nn.Module, a: Weights, b: Weights) -> Path:
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, Proposition 1.
     """
-    check_weights(a, like=check_network(network), name="a")
-    check_weights(b, like=a, name="b")
-    return quarter_turn(a, b, mean_neuron(network, a, b))
+    return quarter_turn(a, b, mean_neuron(network, a, b))  # which checks everything
 
 
 def mean_neuron(network: nn.Module, a: Weights, b: Weights) -> Weights:
@@ -70,6 +68,8 @@ def mean_neuron(network: nn.Module, a: Weights, b: Weights) -> Weights:
     ----------
     .. [1] github.com/avecplezir/distribution-based-connectivity
     """
+    check_weights(a, like=check_network(network), name="a")
+    check_weights(b, like=a, name="b")
     layers = hidden_layers(network)
     rows = {s for layer in layers for s in layer.incoming}
     read = {s.tensor: (layer.size, s.each) for layer in layers for s in layer.outgoing}

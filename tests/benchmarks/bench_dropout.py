@@ -1,25 +1,17 @@
 """A dropout path at 21 points a piece: forward passes a piece, and against the naive loop."""
 
-import time
+from functools import partial
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
+from clock import timed
 
 from modeconn_lite import apply, fresh_weights, profile
 from modeconn_lite.data import Split
 from modeconn_lite.methods.dropout import merged, walk
 from modeconn_lite.methods.stability import find_kept
 from modeconn_lite.networks import cnn3, mlp
-
-
-def timed(run, *arguments, times=3):
-    """The least seconds of so many runs, which other programs disturb least; and the result."""
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        result = run(*arguments)
-        best = min(best, time.perf_counter() - start)
-    return best, result
 
 
 def naive(network, path, t, split):
@@ -44,9 +36,13 @@ def main():
         path = merged(walk(network, a, b, *kept))
         pieces = len(path.labels)
         with torch.inference_mode():
-            once, _ = timed(apply, network, a, x, times=10)
-            fast, seen = timed(profile, network, path, split, 20 * pieces + 1)
-            slow, losses = timed(naive, network, path, seen.t, split, times=2)
+            once, _ = timed(partial(apply, network, a, x), 10, clock=perf_counter)
+            fast, seen = timed(
+                partial(profile, network, path, split, 20 * pieces + 1), clock=perf_counter
+            )
+            slow, losses = timed(
+                partial(naive, network, path, seen.t, split), 2, clock=perf_counter
+            )
         gap = float((seen.loss - losses).abs().max())
         print(
             f"{name}, {pieces} pieces: {fast / once / pieces:.1f} forward passes a piece,"

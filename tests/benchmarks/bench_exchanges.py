@@ -3,24 +3,14 @@
 784-2000-10, 10,000 images, some 2,000 exchanges: 4,000 points, one after another as many passes.
 """
 
-import time
-
 import torch
+from clock import timed
 
 from modeconn_lite import fresh_weights, profile
 from modeconn_lite.data import Split
 from modeconn_lite.evaluation import evaluate
 from modeconn_lite.exchanges import walk_back
 from modeconn_lite.networks import mlp
-
-
-def seconds(call, times):
-    best = float("inf")
-    for _ in range(times):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def main():
@@ -33,8 +23,8 @@ def main():
         b = fresh_weights(network, 0)
         layer = str(2 * len(widths) - 1)  # the last hidden one: what moves is read by the outputs
         walk = walk_back(network, b, {layer: torch.randperm(widths[-1], generator=g)})
-        one = seconds(lambda n=network, w=b: evaluate(n, w, split), 5)
-        all_knots = seconds(lambda n=network, w=walk: profile(n, w, split, w.knots), 2)
+        one, _ = timed(lambda n=network, w=b: evaluate(n, w, split), 5)
+        all_knots, _ = timed(lambda n=network, w=walk: profile(n, w, split, w.knots), 2)
         shape = "-".join(map(str, (784, *widths, 10)))
         print(
             f"{shape}: {len(walk.knots)} points in {all_knots:.2f} s,"

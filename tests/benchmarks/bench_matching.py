@@ -7,6 +7,7 @@ numbers against the assignment alone, in seconds of the processor, and against P
 import time
 
 import torch
+from clock import timed
 from scipy.optimize import linear_sum_assignment
 
 from modeconn_lite import fresh_weights, neurons
@@ -22,14 +23,14 @@ def main():
         a, b = fresh_weights(network, 0), fresh_weights(network, 1)
         inside = 0.0
 
-        def timed(*args, **kwargs):
+        def watched(*args, **kwargs):
             nonlocal inside
             start = time.perf_counter()
             result = solve(*args, **kwargs)
             inside += time.perf_counter() - start
             return result
 
-        neurons.linear_sum_assignment = timed
+        neurons.linear_sum_assignment = watched
         start = time.perf_counter()
         symmetry.weight_matching(network, a, b, seed=0)
         total = time.perf_counter() - start
@@ -38,27 +39,17 @@ def main():
     bench_transport()
 
 
-def seconds(call, times=3):
-    """The least of the processor's seconds, whatever else the machine does."""
-    best = float("inf")
-    for _ in range(times):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return best
-
-
 def bench_transport():
     network = mlp((784, 2000, 10))
     a, b = fresh_weights(network, 0), fresh_weights(network, 1)
     (layer,) = transport.hidden_layers(network)
     cost = transport.ground_cost(transport.cloud(a, layer), transport.cloud(b, layer))
-    alone = seconds(lambda: linear_sum_assignment(cost.numpy()))
+    alone, _ = timed(lambda: linear_sum_assignment(cost.numpy()))
     gain = transport.cloud(a, layer) @ transport.cloud(b, layer).T  # the same without the lengths
-    bare = seconds(lambda: linear_sum_assignment(-gain.double().numpy()))
-    whole = seconds(lambda: transport.transport_matching(network, a, b))
+    bare, _ = timed(lambda: linear_sum_assignment(-gain.double().numpy()))
+    whole, _ = timed(lambda: transport.transport_matching(network, a, b))
     transport.plan(cost[:2, :2])  # so that POT is imported
-    exact = seconds(lambda: transport.plan(cost))
+    exact, _ = timed(lambda: transport.plan(cost))
     print(
         f"784-2000-10: {whole:.2f} s, {whole / alone:.2f} times the assignment alone by"
         f" distances, {whole / bare:.2f} by inner products;"

@@ -1,23 +1,15 @@
 """A 61-point profile against the naive loop, and in units of one plain forward pass."""
 
-import time
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
+from clock import timed
 
 from modeconn_lite import apply, bezier, fresh_weights, polychain, profile, segment
 from modeconn_lite.data import Split
 from modeconn_lite.networks import mlp
 from modeconn_lite.times import grid
-
-
-def timed(run, times=3):
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        result = run()
-        best = min(best, time.perf_counter() - start)
-    return best, result
 
 
 def naive(network, path, split):
@@ -38,18 +30,18 @@ def main():
     x, y = torch.rand(10_000, 784, generator=g), torch.randint(10, (10_000,), generator=g)
     split = Split(x, y, "noise", tuple("0123456789"))
     with torch.inference_mode():
-        forward, _ = timed(lambda: apply(network, a, split.x), times=7)
+        forward, _ = timed(lambda: apply(network, a, split.x), 7, clock=perf_counter)
     print(f"one forward pass of 784-2000-10 over 10,000 images: {1000 * forward:.0f} ms")
     for path in (segment(a, b), bezier([a, c, b]), polychain([a, c, b])):
-        fast, seen = timed(lambda path=path: profile(network, path, split, 61))
-        slow, correct = timed(lambda path=path: naive(network, path, split), times=1)
+        fast, seen = timed(lambda p=path: profile(network, p, split, 61), clock=perf_counter)
+        slow, correct = timed(lambda p=path: naive(network, p, split), 1, clock=perf_counter)
         same = seen.correct.tolist() == correct
         print(
             f"{path.name}: {fast / forward:.1f} forward passes, {slow / fast:.1f}x faster than the"
             f" naive loop ({slow / forward:.0f} passes); same counts of correct answers: {same}"
         )
     last = a | {"3.weight": b["3.weight"], "3.bias": b["3.bias"]}
-    only_last, _ = timed(lambda: profile(network, segment(a, last), split, 61))
+    only_last, _ = timed(lambda: profile(network, segment(a, last), split, 61), clock=perf_counter)
     print(f"only the last layer moves: {only_last / forward:.1f} forward passes")
 
 

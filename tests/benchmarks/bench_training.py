@@ -1,9 +1,10 @@
 """Training 16 live-tier networks at once against one after another."""
 
-import time
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
+from clock import timed
 
 from modeconn_lite import data, train, zoo
 
@@ -23,17 +24,17 @@ def main():
     split, epochs = data.load("digits").train, 20
     network = zoo.network("digits")
     train(network, split, [0], epochs=1)
-    start = time.perf_counter()
-    train(network, split, range(16), epochs=epochs)
-    together = time.perf_counter() - start
-    start = time.perf_counter()
-    for seed in range(16):
-        train(network, split, [seed], epochs=epochs)
-    alone = time.perf_counter() - start
-    start = time.perf_counter()
-    for _ in range(16):
-        plain_loop(network, split, epochs)
-    plain = time.perf_counter() - start
+    together, _ = timed(
+        lambda: train(network, split, range(16), epochs=epochs), 1, clock=perf_counter
+    )
+    alone, _ = timed(
+        lambda: [train(network, split, [seed], epochs=epochs) for seed in range(16)],
+        1,
+        clock=perf_counter,
+    )
+    plain, _ = timed(
+        lambda: [plain_loop(network, split, epochs) for _ in range(16)], 1, clock=perf_counter
+    )
     print(
         f"16 digits networks, {epochs} epochs: {together:.1f} s at once;"
         f" one after another {alone / together:.1f}x longer,"

@@ -393,6 +393,9 @@ def test_races_that_cannot_be_run(net, ends, digits):
             RaceExplorer(net, ways, digits)
     with pytest.raises(ValueError, match="join the same two networks"):
         RaceExplorer(net, {"one": line, "two": paths.segment(ends[0], ends[2])}, digits)
+    for options in ({"how": {"bent": "by hand"}}, {"unfolded": ["bent"]}):
+        with pytest.raises(ValueError, match=r"no path 'bent' in this race; it has \['line'\]"):
+            RaceExplorer(net, {"line": line}, digits, points=3, **options)
 
 
 def test_a_plane_has_points_exactly_on_its_marks(net, ends, digits):

@@ -685,6 +685,23 @@ def test_a_race_says_of_every_path_what_happens_on_it():
     assert (control.low, control.high) == (0, 1) and "A" in control.name and "B" in control.name
 
 
+def test_a_race_unfolds_what_it_is_told_to_and_says_how():
+    ways, how = {"line": LINE, "bent": BENT}, {"bent": "over <C>"}
+
+    def lanes(**options):
+        race = RaceExplorer(NETWORK, ways, DIGITS, points=5, how=how, **options)
+        return soup(race._repr_html_()).select("details.mc-lane"), soup(race.picture((0.4,), {}))
+
+    (line, bent), live = lanes()
+    assert line.has_attr("open") and bent.has_attr("open")
+    assert line.select_one(".mc-how") is None and bent.select_one(".mc-how").text == "over <C>"
+    assert bent.summary.text.startswith("bent") and not bent.summary.select(".mc-how")
+    assert not live.details and live.select_one(".mc-how").text == "over <C>"
+    (line, bent), _ = lanes(unfolded=["bent"])
+    assert not line.has_attr("open") and bent.has_attr("open")
+    assert not any(lane.has_attr("open") for lane in lanes(unfolded=[])[0])
+
+
 @pytest.fixture(scope="module")
 def triangle():
     return SheetExplorer(NETWORK, sheets.triangle(A, B, C), DIGITS, points=5)
@@ -779,7 +796,7 @@ def test_every_attribute_is_one_of_html_or_of_svg(everything):
     usual = {"class", "style", "type", "name", "value", "min", "max", "step", "hidden", "role"}
     usual |= {"tabindex", "autocomplete", "scope", "viewbox", "preserveaspectratio", "transform"}
     usual |= {"width", "height", "d", "x", "y", "dx", "dy", "x1", "x2", "y1", "y2", "cx", "cy"}
-    usual |= {"r", "rx"}
+    usual |= {"r", "rx", "open"}
     for page in everything:
         for tag in page.find_all(True):
             for name in tag.attrs:

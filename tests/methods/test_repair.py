@@ -1,26 +1,12 @@
 import pytest
 import torch
+from small_networks import NETWORKS, inputs, same
 from torch import nn
 
 from modeconn_lite import data
 from modeconn_lite.methods import repair
-from modeconn_lite.networks import cnn3, mlp, residual_mlp
+from modeconn_lite.networks import cnn3, mlp
 from modeconn_lite.weights import fresh_weights, mix
-
-NETWORKS = {
-    "mlp": lambda: mlp((9, 12, 11, 10, 3)),
-    "cnn": lambda: nn.Sequential(
-        *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(8, 7, 3, padding=1), nn.ReLU(), nn.Flatten()),
-        *(nn.Linear(7 * 4, 6), nn.ReLU(), nn.Linear(6, 3)),
-    ),
-    "residual": lambda: residual_mlp(9, 3, width=12, hidden=10, blocks=2),
-}
-INPUTS = {"mlp": (40, 9), "cnn": (40, 1, 4, 4), "residual": (40, 9)}
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -28,7 +14,7 @@ def same(a, b):
 def test_repair_gives_hidden_neurons_the_statistics_of_the_ends(kind, t):
     network = NETWORKS[kind]()
     a, b = fresh_weights(network, 0), fresh_weights(network, 1)
-    x = torch.randn(INPUTS[kind], generator=torch.Generator().manual_seed(0))
+    x = inputs(kind)
     mended = repair.repair(network, mix((1 - t, t), (a, b)), a, b, t, x)
     ends = [repair.moments(network, w, x) for w in (a, b)]
     for name, found in repair.moments(network, mended, x).items():

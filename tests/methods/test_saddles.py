@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import same
 from torch import nn
 
 from modeconn_lite import neurons
@@ -8,10 +9,6 @@ from modeconn_lite.methods import saddles
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import apply, fresh_weights
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 def teacher(outputs, seed=5):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import NETWORKS, inputs, same
 from torch import nn
 
 from modeconn_lite import data, evaluation, exchanges, neurons, zoo
@@ -14,37 +15,12 @@ from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import apply, fresh_weights, inner, mix, to
 
-NETWORKS = {
-    "mlp": lambda: mlp((9, 12, 11, 10, 3)),
-    "cnn": lambda: nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 7, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(7 * 4, 6),
-        nn.ReLU(),
-        nn.Linear(6, 3),
-    ),
-    "residual": lambda: residual_mlp(9, 3, width=12, hidden=10, blocks=2),
-}
-INPUTS = {"mlp": (40, 9), "cnn": (40, 1, 4, 4), "residual": (40, 9)}
-
 
 def shuffled(network, weights, seed):
     g = torch.Generator().manual_seed(seed)
     layers = hidden_layers(network)
     orders = {layer.name: torch.randperm(layer.size, generator=g) for layer in layers}
     return neurons.permute(network, weights, orders)
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
-
-
-def inputs(kind, seed=0, dtype=torch.float32):
-    return torch.randn(INPUTS[kind], generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -292,3 +268,16 @@ def test_halves_of_the_connection_take_half_the_time_each():
         assert all(torch.allclose(path(t)[key], point[key], atol=1e-6) for key in a)
     assert path.knots[:2] == (0.0, 0.5)
     assert path.knots[1:] == tuple(0.5 + t / 2 for t in walk.knots)
+
+
+def test_behind_batch_norm_neurons_are_matched_with_the_statistics_of_their_own_weights():
+    """Whatever the network's own are: those of another training, say."""
+    network = nn.Sequential(nn.Linear(9, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    a, order = fresh_weights(network, 0), torch.tensor([3, 0, 5, 1, 4, 2])
+    b = neurons.permute(network, a, {"0": order})
+    x = inputs("mlp")
+    home = symmetry.activation_matching(network, a, b, x)
+    network[1].running_mean.fill_(5)  # at which no neuron fires
+    assert torch.equal(symmetry.activation_matching(network, a, b, x)["0"], home["0"])
+    assert same(neurons.permute(network, b, home), a)
+    assert (network[1].running_mean == 5).all()

@@ -6,42 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment, linprog
+from small_networks import NETWORKS, inputs, same
 from torch import nn
 
 from modeconn_lite import data, zoo
 from modeconn_lite.evaluation import profile
 from modeconn_lite.layout import hidden_layers
 from modeconn_lite.methods import handovers, symmetry, transport
-from modeconn_lite.networks import mlp, residual_mlp
+from modeconn_lite.networks import mlp
 from modeconn_lite.neurons import butterflies, permute, scale
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import apply, distance, fresh_weights, to
-
-NETWORKS = {
-    "one layer": lambda: mlp((9, 12, 3)),
-    "deep": lambda: mlp((9, 12, 11, 10, 3)),
-    "convnet": lambda: nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 7, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(7 * 4, 6),
-        nn.ReLU(),
-        nn.Linear(6, 3),
-    ),
-    "residual": lambda: residual_mlp(9, 3, width=12, hidden=10, blocks=2),
-}
-
-
-def inputs(kind, dtype=torch.float32):
-    shape = (40, 1, 4, 4) if kind == "convnet" else (40, 9)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 def random_orders(network, seed):
@@ -84,7 +59,7 @@ def test_ground_cost_of_a_point_and_itself_is_not_negative():
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_normalised_networks_are_the_same_function(kind):
     network = NETWORKS[kind]().double()
-    w, x = to(fresh_weights(network, 0), torch.float64), inputs(kind, torch.float64)
+    w, x = to(fresh_weights(network, 0), torch.float64), inputs(kind, dtype=torch.float64)
     unit = transport.normalised(network, w)
     assert torch.allclose(apply(network, unit, x), apply(network, w, x), atol=1e-9)
     if kind != "residual":
@@ -99,6 +74,22 @@ def test_normalised_networks_are_the_same_function(kind):
         }
         other = transport.normalised(network, scale(network, w, factors))
         assert all(torch.allclose(unit[key], other[key]) for key in w)
+
+
+def test_lengths_that_overflow_further_up_are_refused():
+    network = mlp((9, 6, 5, 3))
+    w = {key: value * 1e15 for key, value in fresh_weights(network, 0).items()}
+    with pytest.raises(ValueError, match="lengths of layer '3' overflow"):
+        transport.normalised(network, w)
+
+
+def test_clouds_of_what_is_no_layer_or_weights_are_refused():
+    network = mlp((4, 5, 3))
+    w, (layer,) = fresh_weights(network, 0), hidden_layers(network)
+    with pytest.raises(ValueError, match="layer must be one of hidden_layers"):
+        transport.cloud(w, "1")
+    with pytest.raises(ValueError, match="weights must be a non-empty dict"):
+        transport.cloud(torch.ones(3), layer)
 
 
 def test_normalising_leaves_dead_neurons_alone_and_refuses_what_has_no_scale():
@@ -190,9 +181,21 @@ def test_rounding_finds_the_nearest_permutation(n, seed):
     assert transport.rounded(plan).tolist() == list(nearest)
 
 
+def test_costs_whose_sum_no_float_holds_have_the_same_plan():
+    for unit in (1e307, 1e-307):
+        cost = costs(9, 9, 0)
+        assert torch.allclose(transport.plan(cost * 10 * unit), transport.plan(cost))
+        plans = [transport.plan(c, regularisation=0.5) for c in (cost * 10 * unit, cost)]
+        assert torch.allclose(*plans)
+
+
 def test_what_is_no_cost_is_refused():
+    sparse, empty = torch.ones(2, 2).to_sparse(), torch.ones(2, 2, device="meta")
     for wrong in (None, [[1.0]], torch.ones(3), torch.ones(2, 2).long(), torch.ones(0, 3)):
         with pytest.raises(ValueError, match="cost"):
+            transport.plan(wrong)
+    for wrong in (sparse, empty):
+        with pytest.raises(ValueError, match="cost must be a dense matrix"):
             transport.plan(wrong)
     with pytest.raises(ValueError, match="cost is empty or holds"):
         transport.plan(torch.tensor([[math.nan]]))
@@ -209,7 +212,7 @@ def test_what_is_no_cost_is_refused():
         transport.rounded(torch.ones(2, 3))
     with pytest.raises(ValueError, match="points of 3 and of 4 numbers"):
         transport.ground_cost(torch.ones(2, 3), torch.ones(2, 4))
-    with pytest.raises(ValueError, match="two must be a matrix"):
+    with pytest.raises(ValueError, match="two must be a dense matrix"):
         transport.ground_cost(torch.ones(2, 3), None)
 
 
@@ -240,9 +243,11 @@ def test_scales_hide_a_copy_unless_they_are_normalised():
     order = random_orders(network, 0)
     g = torch.Generator().manual_seed(0)
     b = scale(network, permute(network, a, order), {"1": 10 ** torch.randn(12, generator=g)})
-    found = {n: transport.transport_matching(network, a, b, normalise=n)["1"] for n in (0, 1)}
-    assert not torch.equal(order["1"][found[0]], torch.arange(12))
-    assert torch.equal(order["1"][found[1]], torch.arange(12))
+    found = {
+        n: transport.transport_matching(network, a, b, normalise=n)["1"] for n in (False, True)
+    }
+    assert not torch.equal(order["1"][found[False]], torch.arange(12))
+    assert torch.equal(order["1"][found[True]], torch.arange(12))
 
 
 @given(st.integers(0, 10_000))
@@ -256,13 +261,13 @@ def test_one_hidden_layer_is_matched_as_by_weights_and_optimally(seed):
     assert far(found) == pytest.approx(min(map(far, itertools.permutations(range(5)))))
 
 
-@pytest.mark.parametrize("kind", ["deep", "convnet", "residual"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "residual"])
 def test_with_equal_blocks_each_layer_ends_at_its_own_optimum(kind):
     network = NETWORKS[kind]().double()
     a, b = (to(fresh_weights(network, seed), torch.float64) for seed in range(2))
     orders = transport.transport_matching(network, a, b, max_sweeps=100)
     copy = permute(network, b, orders)
-    x = inputs(kind, torch.float64)
+    x = inputs(kind, dtype=torch.float64)
     assert torch.allclose(apply(network, copy, x), apply(network, b, x), atol=1e-9)
     for layer in hidden_layers(network):
         gains = butterflies(a, layer) @ butterflies(copy, layer).T
@@ -287,7 +292,7 @@ def test_blocks_choose_what_counts():
 
 
 def test_unequal_blocks_come_to_an_end_too():
-    network = NETWORKS["deep"]()
+    network = NETWORKS["mlp"]()
     a, b = fresh_weights(network, 0), fresh_weights(network, 1)
     orders = transport.transport_matching(network, a, b, blocks=(1, 0, 30), max_sweeps=50)
     assert all(sorted(o.tolist()) == list(range(len(o))) for o in orders.values())
@@ -313,6 +318,10 @@ def test_half_precision_and_bad_input():
         match(network, *({k: 1e30 * v for k, v in w.items()} for w in (a, b)))
     with pytest.raises(ValueError, match="split must be a Split"):
         transport.connect_transport(network, a, b, None)
+    with pytest.raises(ValueError, match="normalise must be True or False, not 'no'"):
+        match(network, a, b, normalise="no")
+    with pytest.raises(ValueError, match="undo must be True or False, not 'no'"):
+        transport.connect_transport(network, a, b, None, undo="no")
 
 
 # --- Connections ---------------------------------------------------------------------------------

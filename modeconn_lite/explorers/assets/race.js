@@ -20,6 +20,12 @@
     }));
     let reach = 0;
 
+    /* Who is unfolded runs in front, who is folded as a thin line. */
+    function fold(k) {
+      const { open } = lanes[k].lane;
+      for (const node of [curves[k], runners[k]]) node.classList.toggle("mc-back", !open);
+    }
+
     function draw() {
       const i = Number(slider.value);
       reach = Math.max(reach, i);
@@ -53,7 +59,14 @@
       slider.focus();
     });
     player(root, slider, draw, 7000 / Number(slider.max));
-    addEventListener("beforeprint", () => all.click());
+    lanes.forEach(({ lane }, k) => {
+      lane.addEventListener("toggle", () => fold(k));
+      fold(k);
+    });
+    addEventListener("beforeprint", () => {
+      all.click();
+      for (const { lane } of lanes) lane.open = true;
+    });
     draw();
   };
 })();
