@@ -79,4 +79,12 @@ def test_tables_call_the_methods_so():
         "transport-copy": "OT + line, to a copy of B",
         "transport": "OT + swaps back to B",
         "transport-free": "OT + free swaps",
+        "linear-wa": "Linear + WA",
+        "arc-wa": "Arc + WA",
+        "transport-wa-copy": "OT + WA, to a copy of B",
+        "transport-wa": "OT + WA + swaps back to B",
+        "linear-butterfly": "Linear + Butterfly",
+        "arc-butterfly": "Arc + Butterfly",
+        "transport-butterfly-copy": "OT + Butterfly, to a copy of B",
+        "transport-butterfly": "OT + Butterfly + swaps back to B",
     }
