@@ -59,7 +59,8 @@ class PlanExplorer(Explorer):
     cost : Tensor, shape (n, n)
         As from `methods.transport.ground_cost`.
     sharpest, most_blurred : float
-        Between which regularisations the slider goes, in equal factors; it starts at the exact plan.
+        Between which regularisations the slider goes, in equal factors, once it leaves the exact
+        plan.
     points : int
         How many plans there are, the exact one included.
     quality : function, optional
