@@ -121,7 +121,7 @@ class PlanExplorer(Explorer):
             "regularisation": epsilon,
             "cost of the plan": f"{now.cost:.3f}",
             "partners of a neuron": f"{now.partners:.1f}",
-            "pairs as in the exact plan": f"{now.agree} of {len(now.order)}",
+            "partners as in the exact plan": f"{now.agree} of {len(now.order)}",
             "cost, rounded": f"{now.cost_rounded:.3f}",
         }
         if now.quality is not None:

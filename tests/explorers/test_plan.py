@@ -70,7 +70,7 @@ def test_the_page_says_and_draws_every_plan(shown, page):
     content = json.loads(page.select_one('script[type="application/json"]').string)
     assert len(content["says"]) == len(content["spots"]) == 6
     assert content["says"][0]["regularisation"] == "0, exact"
-    assert content["says"][-1]["pairs as in the exact plan"].endswith("of 9")
+    assert content["says"][-1]["partners as in the exact plan"].endswith("of 9")
     pictures = page.select("[data-state]")
     assert [p.has_attr("hidden") for p in pictures] == [False] + 5 * [True]
     for picture, state in zip(pictures, shown.states, strict=True):
