@@ -21,7 +21,8 @@ from ..neurons import mute
 from ..paths import segment
 from ..tables import percent, span
 from ..weights import Weights
-from .base import Experiment, Lab
+from .base import Experiment
+from .lab import Lab
 
 PROTOCOL: dict[str, Any] = {
     "network": "3 convolutions 3×3, 32 channels, no biases; linear layer to 10 classes",

@@ -1,22 +1,30 @@
 """A comparison run, written, read back and shown: rows are kept by the key of their method."""
 
+import json
 from argparse import ArgumentParser
-from inspect import signature
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from modeconn_lite import data, records
 from modeconn_lite.__main__ import main
+from modeconn_lite.checkpoints import digest
 from modeconn_lite.evaluation import evaluate
 from modeconn_lite.methods import METHODS
-from modeconn_lite.records.comparison import summary
+from modeconn_lite.paths import polychain
+from modeconn_lite.records import EXPERIMENTS, comparison
+from modeconn_lite.records.comparison import NAMES, summary
+from modeconn_lite.records.lab import Lab
 from modeconn_lite.records.mnist_1hl import EXPERIMENT
+from modeconn_lite.records.pieces import Learned, Pieces
 from modeconn_lite.scoreboard import Board, Row
 from modeconn_lite.storage import load
 
 
 def test_run_and_read_back(small, tmp_path):
-    arguments = ["run", "mnist-1hl", "--pairs", "2"]  # as the README has it: the line alone
+    arguments = ["run", "mnist-1hl", "--pairs", "2", "--methods", "linear", "--engine", "here"]
     arguments += ["--root", str(tmp_path), "--out", str(tmp_path)]
     main(arguments)
     record = records.read_record(tmp_path / "mnist-1hl.json")
@@ -73,10 +81,10 @@ def test_summary_is_mean_and_deviation_in_per_cent():
 
 
 def test_bad_input(small, tmp_path):
-    for pairs in (0, -1, 1.0, "1", None):
+    for pairs in (0, -1, 1.0, "1"):
         with pytest.raises(ValueError, match="pairs must be a whole number of at least 1"):
             small.run(pairs=pairs, root=tmp_path)
-    for methods in ("linear", [], ["linear", "linear"], [["linear"]], None):
+    for methods in ("linear", [], ["linear", "linear"], [["linear"]]):
         with pytest.raises(ValueError, match="methods"):
             small.run(pairs=1, methods=methods, root=tmp_path)
     with pytest.raises(ValueError, match="no method called 'teleport'; choose one of"):
@@ -91,23 +99,23 @@ def test_the_table_has_every_number_beside_the_published_one(small, tmp_path):
     assert [h.split(", ") for h in head[1:]] == [
         [split, whose] for split in ("Train", "Test") for whose in ("this book", "published")
     ]
-    assert [row[0] for row in body] == [
-        "End points",
-        METHODS["linear"].name,
-        METHODS["weights"].name,
-    ]
-    for key, row in zip(record.content["summary"], body, strict=True):
+    keys = list(dict.fromkeys(["ends", *small.published, "weights"]))
+    names = [METHODS[key].name if key in METHODS else NAMES[key] for key in keys]
+    assert [row[0] for row in body] == names
+    for key, row in zip(keys, body, strict=True):
         for split, cells in (("train", row[1:3]), ("test", row[3:5])):
             for cell, source in zip(cells, ("summary", "published"), strict=True):
                 numbers = record.content[source].get(key, {}).get(split)
                 said = [float(x) for x in cell.split(" ± ")] if cell else None
                 assert said == (numbers and [round(x, 2) for x in numbers])
-    assert not body[2][2] and not body[2][4], "weight matching was not published"
+    assert not body[-1][2] and not body[-1][4], "weight matching was not published"
+    assert not body[2][1] and body[2][4] == "97.03 ± 0.14", "the arc was not measured"
     assert all(len(cell.split(".")[1].split(" ")[0]) == 2 for cell in body[0][1:])
     first, *lines = repr(record).splitlines()
     assert first == "Record(mnist-1hl, 2 pairs)"
     assert lines[0] == f"  End points: {body[0][3]} on test, published {body[0][4]}"
-    assert lines[2] == f"  {body[2][0]}: {body[2][3]} on test"
+    assert lines[2] == "  Arc: not measured, published 97.03 ± 0.14"
+    assert lines[-1] == f"  {body[-1][0]}: {body[-1][3]} on test"
     html = record._repr_html_()
     assert "Mean ± deviation over 2 pairs of networks" in html and small.about in html
 
@@ -119,7 +127,7 @@ def test_what_a_comparison_is_called_and_how_it_is_trained(small, tmp_path):
         "network": " ".join(repr(small.network()).split()),
         "training": small.training,
     }
-    content = small.run(pairs=1, root=tmp_path).content
+    content = small.run(pairs=1, methods=["linear"], root=tmp_path).content
     for end in content["ends"]:
         (file,) = tmp_path.glob(f"runs/*/seed-{end['seed']}.safetensors")
         digits = data.load("digits")
@@ -128,11 +136,158 @@ def test_what_a_comparison_is_called_and_how_it_is_trained(small, tmp_path):
             assert end[split] == pytest.approx(seen.accuracy)
 
 
-def test_the_number_of_pairs_and_the_methods_have_defaults():
+def test_what_the_command_line_does_by_default():
     parser = ArgumentParser()
     EXPERIMENT.add_options(parser)
-    assert vars(parser.parse_args([])) == {"pairs": 5, "methods": ["linear"]}
-    EXPERIMENT.check()
+    options = vars(parser.parse_args([]))
+    assert options == {
+        **dict.fromkeys(("pairs", "methods", "epochs", "workers")),
+        "quick": False,
+        "engine": "local",
+    }
+    EXPERIMENT.check(**options)
     EXPERIMENT.check(pairs=1, methods=["weights"])
-    asked = signature(EXPERIMENT.measure).parameters
-    assert (asked["pairs"].default, list(asked["methods"].default)) == (5, ["linear"])
+    assert EXPERIMENT.methods() == [key for key in EXPERIMENT.published if key in METHODS]
+
+
+def test_all_rows_of_the_published_table_by_default(small, tmp_path):
+    content = small.run(pairs=1, root=tmp_path).content
+    assert [row["method"] for row in content["rows"]] == small.methods()
+    assert {"linear", "arc", "transport"} <= set(small.methods())
+
+
+def test_five_pairs_unless_told_otherwise(small, tmp_path):
+    content = small.run(methods=["linear"], root=tmp_path).content
+    assert [row["pair"] for row in content["rows"]] == [[2 * k, 2 * k + 1] for k in range(5)]
+    more = small.run(pairs=6, methods=["linear"], root=tmp_path).content
+    assert more["rows"][5]["pair"] == [26, 27]  # 10 to 25 are there to be learned from
+
+
+def test_other_epochs_are_another_protocol_and_another_record(small, tmp_path):
+    whole = small.run(pairs=1, methods=["linear"], root=tmp_path)
+    other = small.run(pairs=1, methods=["linear"], root=tmp_path, epochs=3)
+    assert len(list(tmp_path.glob("runs/*"))) == 2
+    assert other.content["protocol"]["training"]["epochs"] == 3
+    assert small.protocol["training"]["epochs"] == 2
+    assert repr(other).startswith("Record(mnist-1hl, 1 pairs, 3 epochs instead of 2)")
+    assert "3 epochs instead of 2" in other._repr_html_()
+    for record in (whole, other):
+        record.write(tmp_path)
+    assert {file.name for file in tmp_path.glob("*.json")} == {
+        "mnist-1hl.json",
+        "mnist-1hl-3-epochs.json",
+    }
+    read = records.read_record(tmp_path / "mnist-1hl-3-epochs.json")
+    assert repr(read) == repr(other)
+    same = small.run(pairs=1, methods=["linear"], root=tmp_path, epochs=2)
+    assert same.content == whole.content  # the published number is no other
+
+
+def test_a_quick_trial_says_so_and_is_kept_elsewhere(small, tmp_path):
+    line = f"run mnist-1hl --quick --methods linear --engine here --root {tmp_path}"
+    main(line.split())
+    record = records.read_record(tmp_path / "quick" / "mnist-1hl-quick.json")
+    assert len(record.content["rows"]) == 1
+    assert record.content["protocol"]["quick"]["train"] == 512
+    assert "a trial on 512 images whose numbers mean nothing" in repr(record)
+    small.run(pairs=1, methods=["linear"], root=tmp_path)
+    assert len(list(tmp_path.glob("runs/*"))) == 2
+
+
+def test_doubtful_cells_are_marked(small, tmp_path):
+    doubtful = replace(small, doubtful={"arc": "no arc is so good"})
+    record = doubtful.run(pairs=1, methods=["linear"], root=tmp_path)
+    assert "Arc: not measured, published 97.03 ± 0.14 (?)" in repr(record)
+    assert "published 95.87 ± 0.40\n" in repr(record)
+    assert "(?): no arc is so good" in record._repr_html_()
+
+
+def test_networks_are_found_again_where_earlier_runs_kept_them():
+    """Folder and key of a network are promises: it cost an hour."""
+    words = json.dumps(EXPERIMENT.protocol, sort_keys=True)
+    assert digest([], words) == "a83d5f5181b40d86"
+    lab = Lab(Path("mnist-1hl-5988493a"), data.load("digits"), torch.device("cpu"))
+    pieces = Pieces(lab, EXPERIMENT.network, EXPERIMENT.protocol["training"], {}, {})
+    task = pieces.trained(3)
+    assert task.name == "seed-3"
+    assert task.about == {
+        "name": "mnist-1hl-5988493a/seed-3, seed 3",
+        "layers": "a261884e5fade4ad",
+    }
+    assert pieces.row("linear", (0, 1)).name == "row-linear-0-1"
+
+
+def fit(network, many, split, *, checkpoint, share):
+    """The mean of what it learns from; `split` and `checkpoint` are there to be used."""
+    assert len(many) == 16 and len(split) > 1000 and checkpoint.suffix == ".part"
+    return {key: share * sum(w[key] for w in many) / 16 for key in many[0]}
+
+
+def through_mean(network, a, b, split, learned):
+    return polychain([a, learned, b])
+
+
+def test_what_is_learned_is_kept_and_learned_anew_with_other_options(small, tmp_path):
+    def run(share):
+        learning = replace(small, learned={"arc": Learned(fit, through_mean, {"share": share})})
+        return learning.run(pairs=1, methods=["linear", "arc"], root=tmp_path).content
+
+    one = run(1.0)
+    (file,) = tmp_path.glob("runs/*/learned-arc-*.safetensors")
+    many = [load(file.with_name(f"seed-{seed}.safetensors")) for seed in range(10, 26)]
+    for key, value in load(file).items():
+        assert torch.allclose(value, sum(w[key] for w in many) / 16)
+    assert [end["seed"] for end in one["ends"]] == [0, 1]
+    assert one["rows"][1]["length"] > 1 and one["rows"][1]["method"] == "arc"
+    before = file.stat().st_mtime_ns
+    assert run(1.0) == one and file.stat().st_mtime_ns == before
+    other = run(0.5)
+    assert other["rows"][0] == one["rows"][0] and other["rows"][1] != one["rows"][1]
+    assert len(list(tmp_path.glob("runs/*/learned-arc-*"))) == 2
+    plain = small.run(pairs=1, methods=["arc"], root=tmp_path).content
+    assert plain["rows"][0] != one["rows"][1]  # each has a file of its own
+
+
+def test_methods_that_must_learn_first_are_refused_where_they_have_not(small, monkeypatch):
+    monkeypatch.setattr(comparison, "LEARNING", ("arc",))
+    with pytest.raises(ValueError, match="'arc' is not fitted to the networks of mnist-1hl"):
+        small.check(methods=["arc"])
+    assert "arc" not in small.methods()
+    fitted = replace(small, learned={"arc": Learned(fit, through_mean)})
+    fitted.check(methods=["arc"])
+    assert "arc" in fitted.methods()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of at least 1"),
+        ({"quick": 1.5}, "quick must be True or False"),
+        ({"engine": "dask"}, "engine"),
+        ({"engine": "local", "workers": 0}, "workers must be a whole number of at least 1"),
+        ({"engine": "ray", "workers": 2}, "workers are of engine 'local'"),
+        ({"workers": 2}, "workers are of engine 'local'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(small, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        small.run(pairs=1, root=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("cifar10")])
+def test_the_columns_on_cifar10(name):
+    """Published numbers and architectures are typed in: what must hold of each column."""
+    experiment = EXPERIMENTS[name]
+    assert experiment.protocol["training"]["epochs"] == 400
+    assert experiment.protocol["augment"] == "flip_and_crop"
+    ends = experiment.published["ends"]
+    for key, cells in experiment.published.items():
+        for split in cells:
+            assert cells[split][0] <= ends[split][0]
+        if cells:
+            believed = cells["train"][0] >= cells["test"][0]
+            assert believed or key in experiment.doubtful
+    with torch.device("meta"):
+        network = experiment.network()
+        assert network(torch.empty(2, 3, 32, 32)).shape == (2, 10)
