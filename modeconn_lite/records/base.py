@@ -35,9 +35,6 @@ class Experiment(ABC):
         What is measured, and where it was published.
     dataset : str
         As `data.load` knows it.
-    protocol : dict
-        All that fixes the numbers, as JSON; with another one, or on other data, parts are kept
-        elsewhere.
     published : dict
         The numbers that were printed.
     """
@@ -46,8 +43,12 @@ class Experiment(ABC):
     about: str
     source: str
     dataset: str
-    protocol: dict[str, Any]
     published: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def protocol(self) -> dict[str, Any]:
+        """All that fixes the numbers, as JSON; with another one, parts are kept elsewhere."""
 
     def add_options(self, parser: ArgumentParser) -> None:  # noqa: B027 - most have none
         """What `measure` can be told on the command line, beside what all experiments can."""

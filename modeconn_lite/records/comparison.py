@@ -3,10 +3,10 @@
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count, islice
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..checks import check_list, check_whole, check_word
@@ -76,16 +76,15 @@ class Comparison(Experiment):
     learned: dict[str, Learned] = field(default_factory=dict)
     epochs: int | None = None
     quick: bool = False
-    protocol: dict[str, Any] = field(init=False)
 
-    def __post_init__(self) -> None:
-        with torch.device("meta"):  # an architecture needs no numbers
-            network = " ".join(str(self.network()).split())
+    @cached_property
+    def protocol(self) -> dict[str, Any]:  # made when it is needed: large networks take a while
+        network = " ".join(str(self.network()).split())
         epochs = {"epochs": self.epochs} if self.epochs else {}
         protocol = {"dataset": self.dataset, "network": network, "training": self.training | epochs}
         more: dict[str, Any] = {"augment": self.augment.__name__} if self.augment else {}
         more |= {"quick": QUICK} if self.quick else {}
-        object.__setattr__(self, "protocol", protocol | more)
+        return protocol | more
 
     def add_options(self, parser: ArgumentParser) -> None:
         own = parser.add_argument
@@ -111,7 +110,7 @@ class Comparison(Experiment):
         for value, name in ((pairs, "pairs"), (epochs, "epochs")):
             if value is not None:
                 check_whole(value, name, low=1)
-        if quick not in (True, False):
+        if not isinstance(quick, bool):
             raise ValueError(f"quick must be True or False, not {quick!r}")
         check_engine(engine, workers)
         keys = self.methods() if methods is None else methods
@@ -147,14 +146,14 @@ class Comparison(Experiment):
         if self.quick:
             lab = replace(lab, dataset=_few(lab.dataset))
         keys = self.methods() if methods is None else methods
-        seeds = islice((s for s in count() if s not in LEARN_FROM), 2 * (pairs or self._pairs()))
+        pairs = pairs or (1 if self.quick else 5)
+        seeds = islice((s for s in count() if s not in LEARN_FROM), 2 * pairs)
         both = list(zip(*[seeds] * 2, strict=True))  # pairs, one after another
         points = {"points": QUICK["points"]} if self.quick else {}
         training = self.protocol["training"] | ({"augment": self.augment} if self.augment else {})
         pieces = Pieces(lab, self.network, training, self.learned, points)
-        found = run_tasks(
-            pieces.tasks(both, keys), lab, make_engine(engine, lab, workers), self.name
-        )
+        computes = make_engine(engine, lab, workers)
+        found = run_tasks(pieces.tasks(both, keys), lab, computes, self.name)
         ends = [found[pieces.end(seed).name] for pair in both for seed in pair]
         rows = [found[pieces.row(key, pair).name] for key in keys for pair in both]
         return {
@@ -164,9 +163,6 @@ class Comparison(Experiment):
             "summary": summary(ends, rows),
             "doubtful": self.doubtful,
         }
-
-    def _pairs(self) -> int:
-        return 1 if self.quick else 5
 
     def rows(self, content: dict[str, Any]) -> list[tuple[str, str, str]]:
         cells = self._cells(content)
@@ -218,9 +214,8 @@ class Comparison(Experiment):
 
     def stem(self, content: dict[str, Any]) -> str:
         """A record of fewer epochs, or of a trial, never takes the place of the real one."""
-        protocol = content["protocol"]
-        epochs = protocol["training"]["epochs"]
-        if "quick" in protocol:
+        epochs = content["protocol"]["training"]["epochs"]
+        if "quick" in content["protocol"]:
             return f"{self.name}-quick"
         return self.name if epochs == self.training["epochs"] else f"{self.name}-{epochs}-epochs"
 

@@ -56,6 +56,12 @@ PUBLISHED = {
 class DropoutOnMnist(Experiment):
     """Shares kept, the line to a dropped network, dropout paths, narrow networks."""
 
+    settings: dict[str, Any]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return self.settings
+
     def measure(self, lab: Lab) -> dict[str, Any]:
         """Everything that the record holds."""
         p, dataset = self.protocol, lab.dataset
@@ -134,7 +140,7 @@ EXPERIMENT = DropoutOnMnist(
     about="A network of three convolutions on MNIST, channels dropped",
     source="Kuditipudi et al. (2019), Figure 2, and the authors' code",
     dataset="mnist",
-    protocol=PROTOCOL,
+    settings=PROTOCOL,
     published=PUBLISHED,
 )
 

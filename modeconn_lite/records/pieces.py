@@ -35,19 +35,19 @@ class Learned:
         (network, a, b, training split, what was learned) -> path.
     options : dict
         Of `fit`, as JSON; with other ones it is learned and measured anew.
-    work : float
+    work : int
         What it costs, in epochs of a network's training.
     """
 
     fit: Callable[..., dict[str, torch.Tensor]]
     connect: Callable[..., Any]
     options: Mapping[str, Any] = field(default_factory=dict)
-    work: float = 30.0
+    work: int = 30
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The tasks of a comparison.
+    """The tasks of a comparison. Their work is in tenths of an epoch, roughly.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Pieces:
     network: Network
     training: dict[str, Any]
     learned: Mapping[str, Learned]
-    points: dict[str, int]
+    points: dict[str, Any]
 
     def tasks(self, pairs: Sequence[Pair], keys: Sequence[str]) -> list[Task]:
         """All of them, pair after pair, so that whatever is stopped has whole pairs."""
@@ -94,8 +94,7 @@ class Pieces:
 
     @cached_property
     def _like(self) -> nn.Module:
-        with torch.device("meta"):  # names and shapes are enough
-            return self.network()
+        return self.network()
 
     def trained(self, seed: int) -> Task:
         """The network of a seed."""
@@ -106,29 +105,29 @@ class Pieces:
             (self.network, seed, name, self.training),
             about=self.lab.about(self._like, seed, name),
             network=self._like,
-            work=self.training["epochs"],
+            work=10 * self.training["epochs"],
         )
 
     def end(self, seed: int) -> Task:
         """How it does on both splits."""
         needs = (f"seed-{seed}",)
-        return Task(f"end-{seed}", _evaluate, (self.network, seed), needs, work=0.2)
+        return Task(f"end-{seed}", _evaluate, (self.network, seed), needs, work=2)
 
     def lesson(self, key: str) -> Task:
         """What a method learns from the networks that are there for it."""
         name, own = f"learned-{key}-{self._mark(key)}", self.learned[key]
         needs = tuple(f"seed-{seed}" for seed in LEARN_FROM)
         about = {"name": self.lab.key(name), "options": json.dumps(own.options, sort_keys=True)}
-        return Task(name, _learn, (self.network, own, name), needs, about, work=own.work)
+        return Task(name, _learn, (self.network, own, name), needs, about, work=10 * own.work)
 
     def row(self, key: str, pair: Pair) -> Task:
         """A row of the scoreboard."""
         name, needs = "row-{}-{}-{}".format(key, *pair), tuple(f"seed-{seed}" for seed in pair)
         if key not in self.learned:
-            return Task(name, _row, (self.network, key, pair, self.points), needs, work=2)
+            return Task(name, _row, (self.network, key, pair, self.points), needs, work=20)
         arguments = (self.network, key, pair, self.points, self.learned[key])
         needs += (self.lesson(key).name,)
-        return Task(f"{name}-{self._mark(key)}", _learned_row, arguments, needs, work=2)
+        return Task(f"{name}-{self._mark(key)}", _learned_row, arguments, needs, work=20)
 
     def _mark(self, key: str) -> str:
         return digest([], json.dumps(self.learned[key].options, sort_keys=True))[:6]
@@ -156,7 +155,7 @@ def _learn(
 
 
 def _row(
-    lab: Lab, network: Network, key: str, pair: Pair, points: dict[str, int], *ends: Weights
+    lab: Lab, network: Network, key: str, pair: Pair, points: dict[str, Any], *ends: Weights
 ) -> dict[str, Any]:
     a, b = (to(weights, lab.device) for weights in ends)
     return asdict(row(key, network(), a, b, lab.dataset, pair=pair, **points))
@@ -167,7 +166,7 @@ def _learned_row(
     network: Network,
     key: str,
     pair: Pair,
-    points: dict[str, int],
+    points: dict[str, Any],
     learned: Learned,
     *ends: Weights,
 ) -> dict[str, Any]:

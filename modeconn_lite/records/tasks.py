@@ -5,7 +5,7 @@ Tasks know nothing of where they are computed: `workers` and `cluster` do.
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,8 @@ class Task:
     about : dict of str to str, optional
         Words that are kept with tensors: what they are, and of which folder.
     network : nn.Module, optional
-        Whose weights the tensors are; it may be on the meta device.
-    work : float
+        Whose weights the tensors are.
+    work : int
         What it costs, in any unit: the bar tells the time left by it.
     """
 
@@ -47,7 +47,7 @@ class Task:
     needs: tuple[str, ...] = ()
     about: dict[str, str] | None = None
     network: nn.Module | None = None
-    work: float = 1.0
+    work: int = 1
 
     def find(self, lab: Lab) -> Any:
         """The result, if an earlier run kept it and it is sound; else None."""
@@ -120,7 +120,7 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
                 needs = (tasks[place[need]] for need in task.needs)
                 inputs = [found.get(need.name) or need.find(lab) for need in needs]
                 under_way.add(task.name)
-                engine.start(task, inputs)
+                engine.start(replace(task, network=None), inputs)  # that is for `find`, and large
             if not under_way:
                 break
             for name, result in engine.wait(seconds=1):
