@@ -1,5 +1,6 @@
 """Tasks computed on a Ray cluster: an optional extra, pip install 'modeconn-lite[ray]'."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,11 +53,12 @@ class Ray(Engine):
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            return RuntimeError(str(error).strip().splitlines()[0])
+            return RuntimeError(str(error).strip().splitlines()[-1])  # the lines above lead there
 
     def __exit__(self, *_: Any) -> None:
         for reference in self.under_way:
-            self.ray.cancel(reference, force=True)
+            with contextlib.suppress(Exception):  # it may have ended, or its node be gone
+                self.ray.cancel(reference, force=True)
         self.under_way = {}
         if self.own:
             self.ray.shutdown()
