@@ -9,7 +9,7 @@ from modeconn_lite import data, records
 from modeconn_lite.evaluation import evaluate
 from modeconn_lite.methods.stability import dropped, stability
 from modeconn_lite.networks import cnn3
-from modeconn_lite.records import mnist_cnn3_dropout
+from modeconn_lite.records import lab, mnist_cnn3_dropout
 from modeconn_lite.records.mnist_cnn3_dropout import EXPERIMENT
 from modeconn_lite.storage import load
 from modeconn_lite.tables import percent, span
