@@ -1,4 +1,4 @@
-"""python -m modeconn_lite run EXPERIMENT | retrain NETWORKS"""
+"""python -m modeconn_lite run EXPERIMENT | retrain WHAT"""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import zoo
 from .data import cache_folder
+from .methods import flow_training
 from .records import EXPERIMENTS
 from .records.engines import check_place
 
@@ -13,7 +14,7 @@ SHARED = ("device", "root", "fresh")  # options of all experiments
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a published experiment again and write its record, or retrain networks that ship."""
+    """Run a published experiment again and write its record, or retrain what ships."""
     parser = argparse.ArgumentParser(prog="python -m modeconn_lite", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="a published experiment; goes on where it stopped")
@@ -25,13 +26,17 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--root", type=Path, help="cache folder (default: $MODECONN_DATA)")
         each.add_argument("--fresh", action="store_true", help="measure everything again")
         each.add_argument("--out", type=Path, help="the record's folder (default: book/records)")
-    training = commands.add_parser("retrain", help="networks that ship with the package")
-    training.add_argument("networks", choices=zoo.names())
+    training = commands.add_parser("retrain", help="networks and flows that ship with the package")
+    training.add_argument("what", choices=[*zoo.names(), *flow_training.RECIPES])
 
     words = sys.argv[1:] if arguments is None else arguments
     options = vars(parser.parse_args(words))
     if options.pop("command") == "retrain":
-        zoo.write(options["networks"], zoo.retrain(options["networks"], progress=True))
+        what = options["what"]
+        if what in flow_training.RECIPES:
+            flow_training.write(what, flow_training.retrain(what, progress=True))
+        else:
+            zoo.write(what, zoo.retrain(what, progress=True))
         return
     experiment, out = EXPERIMENTS[options.pop("experiment")], options.pop("out")
     if out is None:  # a quick trial is no record of the book

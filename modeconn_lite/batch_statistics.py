@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .anatomy import batch_norms, facts
 from .running import Runner
 from .stages import BATCH, alone
-from .weights import Weights
+from .weights import Weights, copy_of
 
 # Activations of a layer while statistics are taken: as many images at a time as memory allows.
 STATISTICS_FLOATS = (33_554_432, 268_435_456)
@@ -107,6 +107,20 @@ class WithStatistics:
 
         self.runner(weights, image, set_hooks)
         return max(sizes)
+
+
+def settled(network: nn.Module, weights: Weights, x: Tensor) -> nn.Module:
+    """The network, or with BatchNorm a copy that holds the statistics of these weights over x.
+
+    A network's own statistics may belong to other weights.
+    """
+    if not batch_norms(network):
+        return network
+    example = next(iter(weights.values()))
+    statistics = WithStatistics(network, example).statistics(weights, x.to(example))
+    copied = copy_of(network)
+    copied.load_state_dict(statistics, strict=False)
+    return copied
 
 
 def _pooled(parts: list[tuple[int, Tensor, Tensor]], between: bool) -> tuple[Tensor, Tensor]:

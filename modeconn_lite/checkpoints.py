@@ -49,7 +49,7 @@ class Identity:
         return found
 
 
-_DIGESTS = ("images", "labels", "layers", "starting points")
+_DIGESTS = ("images", "labels", "layers", "starting points", "networks")
 # A GPU's convolutions may round to ten bits; noise and crops are rounded much the same everywhere.
 _ROUNDING = {"augmented images": 1e-5, "outputs of the network": 2e-3}
 

@@ -218,7 +218,7 @@ def check_weights(
 def check_kinds(weights: Any, name: str) -> None:
     """A dictionary of plain tensors of real numbers. This looks at no number: it costs nothing."""
     if not isinstance(weights, dict) or not weights:
-        kind = "an empty one" if weights == {} else f"a {type(weights).__name__}"
+        kind = "an empty one" if isinstance(weights, dict) else f"a {type(weights).__name__}"
         raise ValueError(
             f"{name} must be a non-empty dict of tensors, not {kind}; see weights_of(network)"
         )
@@ -297,7 +297,7 @@ def check_indices(
 ) -> Tensor:
     """Different whole numbers from 0 to size − 1, int64 on the CPU; with `every`, all of them."""
     try:
-        found = torch.as_tensor(values).cpu()
+        found = torch.as_tensor(values).to_dense().cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} must be whole numbers, not {describe(values)}") from error
     if found.dtype == torch.bool:

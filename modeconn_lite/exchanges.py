@@ -15,7 +15,7 @@ from .chains import Chain, Swept, SweptPath
 from .checks import check_indices, check_list, check_whole, describe
 from .layout import Hidden, hidden_layers
 from .neurons import butterflies, permute, reordered
-from .paths import AnyPath, concat
+from .paths import AnyPath, as_path, concat
 from .stages import Stages, run_stages
 from .weights import Weights, check_weights, combined
 
@@ -33,11 +33,7 @@ def transpositions(order: Sequence[int] | Tensor) -> list[tuple[int, int]]:
     ValueError
         If the order is no permutation.
     """
-    if not isinstance(order, Sequence | Tensor) or isinstance(order, str):
-        raise ValueError(f"order must be a list of whole numbers, not {describe(order)}")
-    size = len(order) if not isinstance(order, Tensor) or order.dim() else 0
-    now = check_indices(order, size, "order", every=True).tolist()
-    swaps = []
+    now, swaps = permutation(order), []
     for place in range(len(now)):
         while now[place] != place:
             other = now[place]
@@ -46,9 +42,23 @@ def transpositions(order: Sequence[int] | Tensor) -> list[tuple[int, int]]:
     return swaps
 
 
-def cycles(order: Sequence[int]) -> list[list[int]]:
-    """Cycles of two and more: each neuron stands where the one before it belongs."""
-    found, seen = [], set()
+def permutation(order: Sequence[int] | Tensor) -> list[int]:
+    """An order as a list of numbers, each from 0 to n − 1 there once, or a `ValueError`."""
+    if not isinstance(order, Sequence | Tensor) or isinstance(order, str):
+        raise ValueError(f"order must be a list of whole numbers, not {describe(order)}")
+    size = len(order) if not isinstance(order, Tensor) or order.dim() else 0
+    return check_indices(order, size, "order", every=True).tolist()
+
+
+def cycles(order: Sequence[int] | Tensor) -> list[list[int]]:
+    """Cycles of two and more: each neuron stands where the one before it belongs.
+
+    Raises
+    ------
+    ValueError
+        If the order is no permutation.
+    """
+    order, found, seen = permutation(order), [], set()
     for start in range(len(order)):
         cycle, now = [], start
         while now not in seen:
@@ -90,6 +100,11 @@ def walk_back(
     """
     permute(network, b, orders)  # checks everything
     layers = {layer.name: layer for layer in hidden_layers(network)}
+    if not isinstance(swaps, Mapping | None) or not (swaps or {}).keys() <= orders.keys():
+        raise ValueError(
+            f"swaps must be a dict from layers that have an order, {tuple(orders)}, not"
+            f" {tuple(swaps) if isinstance(swaps, Mapping) else describe(swaps)}"
+        )
     start = {name: torch.as_tensor(order).cpu().clone() for name, order in orders.items()}
     exchanges = []
     for name, order in start.items():
@@ -119,7 +134,7 @@ def _chosen(
 
 def with_walk_back(network: nn.Module, line: AnyPath, b: Weights, orders: Orders) -> AnyPath:
     """A line to the copy of b, then the walk back: half the time for each."""
-    walk = walk_back(network, b, orders)
+    line, walk = as_path(line), walk_back(network, b, orders)
     return concat(line, walk, name=f"{line.name} + swaps", equal="paths")
 
 

@@ -135,6 +135,17 @@ def load(name: str, device: torch.device | str = "cpu") -> list[Weights]:
 
 @cache
 def _read(name: str) -> list[Weights]:
+    return unstack(shipped(name)[0])
+
+
+def shipped(name: str) -> tuple[Weights, dict[str, str]]:
+    """Tensors and metadata of a file that ships with the package, be it networks or a flow.
+
+    Raises
+    ------
+    BadFile
+        If it is damaged, missing or another's; the message names the command that makes it.
+    """
     file = FOLDER / f"{name}.safetensors"
     remedy = f"install the package again, or run python -m modeconn_lite retrain {name}"
     try:
@@ -144,7 +155,7 @@ def _read(name: str) -> list[Weights]:
         raise BadFile(file, why, remedy) from error
     if about.get("name") != name:
         raise BadFile(file, f"is {about.get('name')!r} instead of {name!r}", remedy)
-    return unstack(weights)
+    return weights, about
 
 
 def retrain(name: str, *, progress: bool = False) -> list[Weights]:

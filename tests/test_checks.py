@@ -262,3 +262,16 @@ def test_a_script_is_no_network():
 def test_no_such_numbers(wrong):
     with pytest.raises(ValueError, match="x must be a list, not"):
         checks.check_numbers(wrong, "x", "a list")
+
+
+def test_a_sparse_order_is_an_order():
+    assert checks.check_indices(torch.tensor([0, 2, 1]).to_sparse(), 3, "order").tolist() == [
+        0,
+        2,
+        1,
+    ]
+
+
+def test_an_array_is_no_dictionary_of_weights():
+    with pytest.raises(ValueError, match="weights must be a non-empty dict of tensors, not a nd"):
+        checks.check_kinds(np.ones(3), "weights")

@@ -33,6 +33,11 @@ def test_transpositions_sort(order):
     assert len(swaps) == 9 - cycles
 
 
+def test_cycles_of_a_list_and_of_a_tensor():
+    for order in ([2, 1, 4, 3, 0], torch.tensor([2, 1, 4, 3, 0])):
+        assert exchanges.cycles(order) == [[0, 2, 4]]
+
+
 def test_the_walk_back_visits_copies_and_ends_at_b():
     network = mlp((9, 6, 5, 3)).double()
     b, x = to(fresh_weights(network, 0), torch.float64), torch.randn(20, 9, dtype=torch.float64)
@@ -55,8 +60,9 @@ def test_the_walk_back_visits_copies_and_ends_at_b():
     [[0, 0, 1], [1, 1, 1], [0, 1, 3], [-1, 0, 1], [0.0, 2.0, 1.0], [True, False], "012", None],
 )
 def test_what_is_no_permutation_is_no_walk_either(order):
-    with pytest.raises(ValueError, match="order"):
-        exchanges.transpositions(order)
+    for of in (exchanges.transpositions, exchanges.cycles):
+        with pytest.raises(ValueError, match="order"):
+            of(order)
     network = mlp((4, 3, 2))
     b = fresh_weights(network, 0)
     with pytest.raises(ValueError, match="order of layer '1'"):
@@ -227,6 +233,9 @@ def test_exchanges_of_ones_own_choice():
     for wrong in ([(0, 7)], [(0, 0.5)], [0, 1], [(-1, 2)], 3):
         with pytest.raises(ValueError, match="exchange"):
             exchanges.walk_back(network, b, {"1": order}, {"1": wrong})
+    for wrong in ([(0, 1)], "1", 3, torch.ones(2), {"3": [(0, 1)]}, {1: [(0, 1)]}):
+        with pytest.raises(ValueError, match="swaps must be a dict from layers that have an order"):
+            exchanges.walk_back(network, b, {"1": order}, wrong)
 
 
 def test_outputs_of_a_joined_path_are_those_of_its_parts():
@@ -237,3 +246,8 @@ def test_outputs_of_a_joined_path_are_those_of_its_parts():
     t = [0.0, 0.2, 0.5, 0.6, 0.61, 1.0]
     found, naive = outputs(network, path, t, x), outputs(network, FunctionPath(path.function), t, x)
     assert torch.allclose(found, naive, atol=1e-5)
+    same_line = lambda t: path(t / 2)  # noqa: E731
+    of_a_function = exchanges.with_walk_back(network, same_line, b, walk.chain.states[0])
+    assert same(of_a_function(0.25), path(0.25))
+    with pytest.raises(ValueError, match="a path is a Path or a function"):
+        exchanges.with_walk_back(network, None, b, walk.chain.states[0])

@@ -132,6 +132,51 @@ def way_round():
     ]
     return rows, [0, -1, -2, 0]
 """,
+    # a quarter of a circle, whatever the angle between the two
+    "ex4-length": """\
+def arc_length(rho):
+    return pi / 2 / (2 - 2 * rho) ** 0.5
+""",
+    # the arc, which keeps the spread of strangers only
+    "ex4-angle": """\
+def coefficients(t, rho):
+    from math import cos
+
+    return cos(pi / 2 * t), sin(pi / 2 * t)
+""",
+    # the fourth moment is not divided by the squared variance
+    "ex4-kurtosis": """\
+def shares_left(t):
+    from math import cos
+
+    return cos(pi / 2 * t) ** 4 + sin(pi / 2 * t) ** 4, (1 - t) ** 4 + t**4
+""",
+    # the share of errors, not the loss
+    "ex4-draws": """\
+def loss_of_draws(n):
+    return sum(1 - built_from(from_the_pot(n)).accuracy for _ in range(20)) / 20
+""",
+    # divides the rows and forgets the columns
+    "ex5-sinkhorn": """\
+def sinkhorn(C, tau, rounds=500):
+    P = (-C / (tau * C.mean())).exp()
+    return P / P.sum(1, keepdim=True) / len(P)
+""",
+    # takes the two clouds to have one mean
+    "ex5-blurred": """\
+def blurred_cost(x, y):
+    return x.var(0, correction=0).sum() + y.var(0, correction=0).sum()
+""",
+    # takes the exchanges in the order in which they stand
+    "ex5-triangle": """\
+def cheapest(cost):
+    return float(cost[0, 1] + cost[1, 2]), float(max(cost[0, 1], cost[1, 2]))
+""",
+    # as many hand-overs as exchanges
+    "ex5-pieces": """\
+def pieces(order, spare):
+    return 2 * sum(len(cycle) - 1 for cycle in cycles(order)) + 1
+""",
 }
 
 

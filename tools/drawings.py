@@ -81,7 +81,28 @@ def dropout() -> Way:
     )
 
 
-PATHS: list[Callable[[], Way]] = [straight, matched, dropout]
+def arc() -> Way:
+    """Chapter 4: the curve that keeps the cloud of neurons in shape."""
+    top, half, pieces = 110.0, (B[0] - A[0]) / 2, 24
+    radius = (half**2 + (A[1] - top) ** 2) / (2 * (A[1] - top))
+    angles = [math.asin(half / radius) * (2 * k / pieces - 1) for k in range(1, pieces)]
+    inner = [(HILL[0] + radius * math.sin(v), top + radius * (1 - math.cos(v))) for v in angles]
+    return Way([A, *inner, B], here=(HILL[0], top), words=(HILL[0], 150))
+
+
+def transported() -> Way:
+    """Chapter 5: in a line to a copy of B, then home through a spare neuron, level all the way."""
+    copy = (300.0, 244.0)
+    steps = [copy, (372.0, 244.0), (372.0, 272.0), (472.0, 272.0), (472.0, 240.0), (552.0, 240.0)]
+    return Way(
+        [A, *steps, (552.0, 204.0), (B[0], 204.0), B],
+        here=(214.0, 209.0),
+        words=(104, 270),
+        stops={"B, transported": (copy, ORANGE, (300, 296))},
+    )
+
+
+PATHS: list[Callable[[], Way]] = [straight, matched, dropout, arc, transported]
 
 
 # --- How things are drawn -------------------------------------------------------------------------

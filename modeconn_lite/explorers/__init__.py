@@ -7,7 +7,15 @@ of `assets` are what they share.
 from .blocks import BlockExplorer
 from .neurons import NeuronExplorer
 from .path import PathExplorer
+from .plan import PlanExplorer
 from .race import RaceExplorer
 from .sheet import SheetExplorer
 
-__all__ = ["BlockExplorer", "NeuronExplorer", "PathExplorer", "RaceExplorer", "SheetExplorer"]
+__all__ = [
+    "BlockExplorer",
+    "NeuronExplorer",
+    "PathExplorer",
+    "PlanExplorer",
+    "RaceExplorer",
+    "SheetExplorer",
+]

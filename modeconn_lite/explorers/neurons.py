@@ -22,13 +22,20 @@ class Cloud:
     """Neurons on the two axes along which those of A and B together vary most.
 
     A code holds 16-bit integers: two coordinates of every neuron in hundredths of a per cent of
-    the picture, the cloud's spread, and t.
+    the picture, the cloud's spread, and t; then three more pairs for the outline of each route.
     """
 
     kind, x, css = "neurons", None, ""
 
-    def __init__(self, layer: Hidden, one: Weights, two: Weights) -> None:
-        self.layer, name = layer, layer.name
+    def __init__(
+        self,
+        layer: Hidden,
+        one: Weights,
+        two: Weights,
+        ends: tuple[str, str] = ("A", "B"),
+        outlined: Sequence[AnyPath] = (),
+    ) -> None:
+        self.layer, name, self.outlined = layer, layer.name, outlined
         a, b = butterflies(one, layer), butterflies(two, layer)  # (n, D) each
         both = torch.cat([a, b]).double().cpu()
         if both.shape[1] < 2:
@@ -45,13 +52,18 @@ class Cloud:
         self.reach = 1.08 * far or 1.0  # neurons that are all alike stand in the middle
         self.spreads = [float(rows.double().var(0).sum()) for rows in (a, b)]
         self.ends = [self._places(rows).tolist() for rows in (a, b)]
-        self.json: dict[str, Any] = {}
+        self.json: dict[str, Any] = {"outlines": len(outlined)}
         self.caption = (
             f"Dots: the {len(a)} neurons of layer {name}, seen along the two axes that show"
-            f" {percent(self.shown, 0)} of how those of A and B differ. Rings: where they are in A"
-            " (blue) and in B (orange). Spread: their variance over neurons, in all dimensions,"
-            " against the mean of the two ends."
+            f" {percent(self.shown, 0)} of how those of {ends[0]} and {ends[1]} differ. Rings:"
+            f" where they are in {ends[0]} (blue) and in {ends[1]} (orange). Spread: their variance"
+            " over neurons, in all dimensions, against the mean of the two ends."
         )
+        if outlined:
+            self.caption += (
+                " Outlines: for every path at once, where the cloud is, two standard deviations"
+                " from its mean; the dashes are those of the curves."
+            )
 
     def _places(self, rows: Tensor) -> Tensor:
         """Per cent of the picture, from its upper left corner: (n, 2)."""
@@ -63,6 +75,14 @@ class Cloud:
         rows = butterflies(weights, self.layer)
         return self._places(rows), float(rows.double().var(0).sum())
 
+    def _outline(self, path: AnyPath, t: float) -> Tensor:
+        """Centre, half axes and angle, with a zero: the ellipse of a path's cloud, (3, 2)."""
+        places = self._places(butterflies(path(t), self.layer))
+        sizes, axes = torch.linalg.eigh(torch.cov(places.T))
+        angle = torch.rad2deg(torch.atan2(axes[1, 1], axes[0, 1])) % 180  # of the longer one
+        half = 2 * sizes.clamp(min=0).sqrt().flip(0)
+        return torch.stack([places.mean(0), half, torch.stack([angle, 0 * angle])])
+
     def choose(self, seen: Sequence[Seen]) -> Tensor:
         return torch.arange(0)
 
@@ -72,12 +92,15 @@ class Cloud:
             share = min(max(time, 0.0), 1.0)
             usual = (1 - share) * self.spreads[0] + share * self.spreads[1]
             last = torch.tensor([[100 * variance / (usual or 1.0), 100 * share]]).double()
-            numbers = (100 * torch.cat([places, last])).round().clamp(-32768, 32767)
+            outlines = [self._outline(path, time) for path in self.outlined]
+            numbers = (100 * torch.cat([places, last, *outlines])).round().clamp(-32768, 32767)
             codes.append(numbers.to(torch.int16).reshape(-1).view(torch.uint8))
         return torch.stack(codes)
 
     def html(self, code: Tensor) -> str:
-        *places, (spread, t) = (code.view(torch.int16).view(-1, 2).double() / 100).tolist()
+        numbers = (code.view(torch.int16).view(-1, 2).double() / 100).tolist()
+        count = len(self.ends[0])
+        places, (spread, t), outlines = numbers[:count], numbers[count], numbers[count + 1 :]
         rings = "".join(
             f'<circle class="mc-ring mc-{end}" r="4.5" cx="{x:.2f}%" cy="{y:.2f}%"/>'
             for end, ring in zip("ab", self.ends, strict=True)
@@ -91,13 +114,22 @@ class Cloud:
             f'<circle class="mc-neuron" data-neuron="{k}" r="4.5" cx="{x:.2f}%" cy="{y:.2f}%"/>'
             for k, (x, y) in enumerate(places)
         )
+        ellipses = "".join(
+            f'<g class="mc-curve mc-c{k % 6}"><svg x="{x:.2f}%" y="{y:.2f}%" viewBox="0 0 100 100">'
+            f'<ellipse class="mc-outline mc-test" rx="{rx:.2f}" ry="{ry:.2f}"'
+            f' transform="rotate({angle:.2f})"/></svg></g>'
+            for k, ((x, y), (rx, ry), (angle, _)) in enumerate(
+                zip(outlines[::3], outlines[1::3], outlines[2::3], strict=True)
+            )
+        )
         layer = escape(self.layer.name)
         options = "".join(f'<option value="{k}">{k}</option>' for k in range(len(places)))
         return (
             f'<p class="mc-key"><b>neurons of layer {layer}</b> spread'
             f' <b class="mc-count">{percent(spread / 100, 0)}</b> of the ends’</p>'
             f'<div class="mc-cloud" style="--mc-t:{t:.4g}%"><svg role="img" aria-label="neurons of'
-            f' layer {layer} as points">{rings}{trails}<polyline class="mc-way"/>{dots}</svg></div>'
+            f' layer {layer} as points">{rings}{trails}<polyline class="mc-way"/>{dots}{ellipses}'
+            "</svg></div>"
             '<p class="mc-key mc-follow"><label>follow neuron <select autocomplete="off"><option'
             f' value="">none</option>{options}</select></label> <span class="mc-flight"></span></p>'
         )
@@ -114,6 +146,8 @@ class NeuronExplorer(PathExplorer):
         Name of a hidden layer, as `neurons.hidden_layers` gives it; the first if not given.
     outgoing : bool
         Whether outgoing weights count too, or only incoming weights and the bias.
+    outlines : bool
+        Whether the clouds of all paths are outlined at once.
 
     Raises
     ------
@@ -129,6 +163,7 @@ class NeuronExplorer(PathExplorer):
         layer: str | None = None,
         *,
         outgoing: bool = True,
+        outlines: bool = False,
         **options: Any,
     ) -> None:
         layers = {hidden.name: hidden for hidden in hidden_layers(network)}
@@ -141,10 +176,13 @@ class NeuronExplorer(PathExplorer):
         hidden = layers[layer]
         slices = [s for s in hidden.slices if outgoing or s.axis == 0]
         self.layer = Hidden(hidden.name, hidden.size, slices)
+        self.outlines = outlines
         super().__init__(network, paths, data, **options)
 
     def _view(self, data: Dataset, images: int) -> View:
-        return Cloud(self.layer, self.routes[0](0.0), self.routes[0](1.0))
+        outlined = self.routes if self.outlines else ()
+        first = self.routes[0]
+        return Cloud(self.layer, first(0.0), first(1.0), self.ends, outlined)
 
     def _caption(self) -> str:
         return super()._caption().replace("test images", "test data")

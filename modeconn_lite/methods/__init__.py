@@ -8,8 +8,12 @@ from . import (
     arcs,
     base,
     dropout,
+    fitting,
+    flow_training,
+    flows,
     fusion,
     handovers,
+    invertible,
     reordering,
     repair,
     saddles,
@@ -23,7 +27,7 @@ CHAPTERS = {
     1: (base,),
     2: (symmetry, repair, saddles),
     3: (dropout, stability),
-    4: (arcs,),
+    4: (arcs, flows, invertible, flow_training, fitting),
     5: (transport, reordering, handovers, fusion),
 }
 METHODS: dict[str, Method] = {

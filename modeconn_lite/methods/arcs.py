@@ -49,15 +49,14 @@ def arc(network: nn.Module, a: Weights, b: Weights) -> Path:
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, Proposition 1.
     """
-    check_weights(a, like=check_network(network), name="a")
-    check_weights(b, like=a, name="b")
+    mean = mean_neuron(network, a, b)  # checks everything
 
     def coefficients(t: Tensor) -> Tensor:
         # Sines of both, so that at either end the other coefficients are zero to the bit.
         cos, sin = (math.pi / 2 * (1 - t)).sin(), (math.pi / 2 * t).sin()
         return torch.stack([cos, sin, 1 - cos - sin], 1)
 
-    return Path((a, b, mean_neuron(network, a, b)), coefficients, "arc")
+    return Path((a, b, mean), coefficients, "arc")
 
 
 def mean_neuron(network: nn.Module, a: Weights, b: Weights) -> Weights:
@@ -78,6 +77,8 @@ def mean_neuron(network: nn.Module, a: Weights, b: Weights) -> Weights:
     ----------
     .. [1] github.com/avecplezir/distribution-based-connectivity
     """
+    check_weights(a, like=check_network(network), name="a")
+    check_weights(b, like=a, name="b")
     layers = hidden_layers(network)
     rows = {s for layer in layers for s in layer.incoming}
     read = {s.tensor: (layer.size, s.each) for layer in layers for s in layer.outgoing}

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..anatomy import LINEAR, chain
 from ..checks import check_inputs, check_network, check_number
 from ..layout import hidden_layers
 from ..neurons import tried_layers
 from ..weights import Weights, check_weights, mix
 from .transport import ground_cost, plan
+
+# What shapes tell apart, and what does nothing here: activations and pooling are left.
+_APART = (*LINEAR, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity)
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,8 @@ def carried(
     Raises
     ------
     ValueError
-        If the networks are no plain chains, or differ in anything but hidden widths; if weights or
-        inputs do not fit; or as `plan`.
+        If the networks are no plain chains, or differ in activations or in shapes other than
+        hidden widths; if weights or inputs do not fit; or as `plan`.
 
     References
     ----------
@@ -106,6 +110,7 @@ def carried(
     check_weights(b, like=check_network(network_b, "network_b"), name="b")
     ours, theirs = _links(network_a, a), _links(network_b, b)
     _check_alike(ours, a, theirs, b)
+    _check_between(network_a, network_b)
     seen = [{}, {}]
     if x is not None:
         seen = [_clouds(network_a, a, ours, x), _clouds(network_b, b, theirs, x)]
@@ -121,9 +126,9 @@ def carried(
             else:
                 points = [seen[0][one.name], seen[1][two.name]]
             shares = plan(ground_cost(*points), regularisation=regularisation)  # (n, m)
-            means = two.size * shares.T.to(w)
-            w = torch.einsum("mn,n...->m...", means, w)
-            bias = None if bias is None else means @ bias
+            means = two.size * shares.T
+            w = torch.einsum("mn,n...->m...", means.to(w), w)
+            bias = None if bias is None else means.to(bias) @ bias
             below = one.size * shares
         found[f"{two.name}.weight"] = w
         if bias is not None:
@@ -170,6 +175,18 @@ def _check_alike(ours: list[_Link], a: Weights, theirs: list[_Link], b: Weights)
                 f"layer {one.name!r} of a has weights of shape {shapes[0]}{with_bias[0]}, layer"
                 f" {two.name!r} of b {shapes[1]}{with_bias[1]}; only hidden widths may differ"
             )
+
+
+def _check_between(network_a: nn.Module, network_b: nn.Module) -> None:
+    """The same activations and pooling, in the same order. For the rest shapes have spoken."""
+    kinds = [
+        [type(module).__name__ for _, module in chain(network) if not isinstance(module, _APART)]
+        for network in (network_a, network_b)
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"between its layers a has {kinds[0]}, b has {kinds[1]}; only hidden widths may differ"
+        )
 
 
 def _rows(w: Tensor, bias: Tensor | None) -> Tensor:

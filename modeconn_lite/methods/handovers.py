@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..batch_statistics import settled
 from ..chains import Chain, Swept
-from ..checks import check_split
+from ..checks import check_network, check_split, describe
 from ..data import Split
 from ..exchanges import Orders, cycles, walk_back
 from ..layout import Hidden, Slice, hidden_layers
@@ -92,6 +93,9 @@ def muted(
     ValueError
         If weights, network and split do not fit.
     """
+    check_weights(b, like=check_network(network), name="b")
+    if not isinstance(layer, Hidden):
+        raise ValueError(f"layer must be one of hidden_layers(network), not {describe(layer)}")
     sent = Hidden(layer.name, layer.size, layer.outgoing)
     idle = (butterflies(b, sent) == 0).all(1).nonzero()[:, 0].tolist()
     if idle:
@@ -126,7 +130,7 @@ def _heard(
         means[name] = mean[:, 0]
         missed.add_((own * spread).double().sum(1).cpu())
 
-    watch(network, b, x, readers, note)
+    watch(settled(network, b, x), b, x, readers, note)
     return missed, means
 
 

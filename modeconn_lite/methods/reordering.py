@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_indices, check_split, check_whole, describe
+from ..checks import check_choice, check_numbers, check_split, check_whole, describe
 from ..data import Split
 from ..evaluation import evaluate
-from ..exchanges import cycles, walk_back
+from ..exchanges import cycles, permutation, walk_back
 from ..forward import sweep
 from ..neurons import tried_layers
 from ..weights import Weights
@@ -70,14 +70,15 @@ def exchanges_by(
     .. [2] Goulden and Yong, Tree-like properties of cycle factorizations, 2002.
     """
     check_choice(choose, "choose", ("sum", "largest", "worst", "random"))
-    check_whole(seed, "seed")
-    n = len(order) if isinstance(order, Sequence | Tensor) and not isinstance(order, str) else 0
-    order = check_indices(order, n, "order", every=True).tolist()
-    if not isinstance(cost, Tensor) or cost.shape != (n, n):
-        raise ValueError(f"cost must be a matrix for {n} neurons, not {describe(cost)}")
+    seed, order = check_whole(seed, "seed"), permutation(order)
+    wanted = f"a matrix for {len(order)} neurons"
+    numbers = check_numbers(cost, "cost", wanted)  # (n, n)
+    if numbers.layout is not torch.strided or numbers.shape != (len(order),) * 2:
+        raise ValueError(f"cost must be {wanted}, not {describe(cost)}")
+    cost = numbers
     if not torch.isfinite(cost).all() or not torch.equal(cost, cost.T):
         raise ValueError("cost must be finite, and the same for (p, q) and (q, p)")
-    cost = cost.detach().double().cpu() * (-1 if choose == "worst" else 1)
+    cost = cost * (-1 if choose == "worst" else 1)
     generator = torch.Generator().manual_seed(seed)
     todo, places = cycles(order), []
     where = {neuron: place for place, neuron in enumerate(order)}
@@ -183,9 +184,9 @@ def exchange_losses(network: nn.Module, b: Weights, name: str, split: Split) -> 
     those of losses correlate by 0.7 to 0.8.
     """
     layers = {layer.name: layer for layer in tried_layers(network, check_split(split).x)}
-    if name not in layers:
+    if not isinstance(name, str) or name not in layers:
         raise ValueError(f"no hidden layer {name!r}; this network has {tuple(layers)}")
-    size = layers[name].size
+    size, here = layers[name].size, evaluate(network, b, split).loss
     pairs = torch.triu_indices(size, size, 1)  # (2, P)
     losses = torch.zeros(pairs.shape[1], dtype=torch.float64)
     for few in torch.arange(pairs.shape[1]).split(AT_ONCE):
@@ -197,5 +198,5 @@ def exchange_losses(network: nn.Module, b: Weights, name: str, split: Split) -> 
             each = F.cross_entropy(out.transpose(1, 2), labels, reduction="none")
             losses[few[rows]] += each.double().sum(1).cpu()
     found = torch.zeros(size, size, dtype=torch.float64)
-    found[pairs[0], pairs[1]] = losses / len(split) - evaluate(network, b, split).loss
+    found[pairs[0], pairs[1]] = losses / len(split) - here
     return found + found.T

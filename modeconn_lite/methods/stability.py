@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..batch_statistics import settled
 from ..checks import (
     check_choice,
     check_indices,
@@ -253,7 +254,7 @@ def noise_sensitivity(
     check_number(size, "size", low=0, open_low=True)
     check_whole(seed, "seed")
     layers = tried_layers(network, check_inputs(x))
-    generator = torch.Generator().manual_seed(seed)
+    network, generator = settled(network, w, x), torch.Generator().manual_seed(seed)
 
     def disturb(name: str, given: Tensor, out: Tensor) -> Tensor:
         noise = torch.randn(out.shape, generator=generator, dtype=out.dtype).to(out.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import watch
+from ..batch_statistics import settled
 from ..checks import check_inputs, check_network, check_split, check_whole
 from ..data import Split
 from ..exchanges import Orders, with_walk_back
@@ -202,7 +203,7 @@ def activation_matching(network: nn.Module, a: Weights, b: Weights, x: Tensor) -
         def note(name: str, given: Tensor, out: Tensor, into: dict[str, Tensor] = inputs) -> None:
             into[name] = given
 
-        watch(network, weights, x, readers, note)
+        watch(settled(network, weights, x), weights, x, readers, note)
         seen.append(inputs)
     orders = {}
     for layer in layers:

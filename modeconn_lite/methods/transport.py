@@ -57,12 +57,12 @@ def cloud(weights: Weights, layer: Hidden, blocks: Blocks = (1, 1, 1)) -> Tensor
         If there are not three such numbers, all are zero, or as `butterflies`.
     """
     roots = [share**0.5 for share in _checked_blocks(blocks)]
-    parts = []
+    rows, factors = butterflies(weights, layer), []  # (n, D), and one for each column
     for s in layer.slices:
         if s.tensor in weights:
             block = 2 if s.axis == 1 else int(weights[s.tensor].dim() == 1)
-            parts.append(roots[block] * butterflies(weights, Hidden(layer.name, layer.size, [s])))
-    return torch.cat(parts, 1) if parts else butterflies(weights, layer)  # which says what is wrong
+            factors += [roots[block]] * (weights[s.tensor].numel() // layer.size)
+    return rows * torch.tensor(factors, dtype=torch.float64).to(rows)
 
 
 def _checked_blocks(blocks: Any) -> list[float]:
@@ -71,6 +71,11 @@ def _checked_blocks(blocks: Any) -> list[float]:
     if not any(shares):
         raise ValueError("blocks are all zero; one of incoming, bias, outgoing must count")
     return shares
+
+
+def _check_truth(value: Any, name: str) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {describe(value)}")
 
 
 def ground_cost(one: Tensor, two: Tensor) -> Tensor:
@@ -91,8 +96,9 @@ def ground_cost(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _check_matrix(value: Any, name: str) -> Tensor:
-    if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point():
-        raise ValueError(f"{name} must be a matrix of floats, not {describe(value)}")
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+    if not dense or value.dim() != 2 or not value.is_floating_point():
+        raise ValueError(f"{name} must be a dense matrix of floats, not {describe(value)}")
     if not value.numel() or not torch.isfinite(value).all():
         raise ValueError(f"{name} is empty or holds values that are not finite")
     return value
@@ -109,7 +115,8 @@ def normalised(network: nn.Module, weights: Weights) -> Weights:
     Raises
     ------
     ValueError
-        If no factor passes through a hidden layer, or the weights do not fit the network.
+        If no factor passes through a hidden layer, the weights do not fit the network, or what
+        reads a neuron overflows.
     """
     for layer in hidden_layers(network):
         twice = scale(network, weights, {layer.name: [2.0] * layer.size})
@@ -118,6 +125,11 @@ def normalised(network: nn.Module, weights: Weights) -> Weights:
         length = butterflies(weights, Hidden(layer.name, layer.size, moved)).double().norm(dim=1)
         alive = length > torch.finfo(next(iter(weights.values())).dtype).tiny
         weights = scale(network, weights, {layer.name: (1 / length).where(alive, 1.0)})
+        if not all_finite(weights):
+            raise ValueError(
+                f"lengths of layer {layer.name!r} overflow in what reads it; use"
+                " weights.to(..., torch.float64), or scale the weights down"
+            )
     return weights
 
 
@@ -155,8 +167,9 @@ def plan(cost: Tensor, *, regularisation: float | None = None, rounds: int = 20_
 
     n, m = _check_matrix(cost, "cost").shape
     check_whole(rounds, "rounds", low=1)
-    scaled = cost.detach().double().cpu()
-    scaled = (scaled / scaled.abs().mean().clamp(min=torch.finfo(torch.float64).tiny)).numpy()
+    scaled, tiny = cost.detach().double().cpu(), torch.finfo(torch.float64).tiny
+    scaled = scaled / scaled.abs().max().clamp(min=tiny)  # first, for a sum may overflow
+    scaled = (scaled / scaled.abs().mean().clamp(min=tiny)).numpy()
     masses = ot.unif(n), ot.unif(m)
     if regularisation is not None:
         check_number(regularisation, "regularisation", low=0, open_low=True)
@@ -262,6 +275,7 @@ def transport_matching(
     check_weights(a, like=check_network(network), name="a")
     check_weights(b, like=a, name="b")
     _checked_blocks(blocks)
+    _check_truth(normalise, "normalise")
     check_whole(max_sweeps, "max_sweeps", low=1)
     if normalise:
         a, b = normalised(network, a), normalised(network, b)
@@ -329,6 +343,7 @@ def connect_transport(
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, section 3.4.
     """
+    _check_truth(undo, "undo")
     line, orders = _line(network, a, b, split, options)
     return with_walk_back(network, line, b, orders) if undo else line
 

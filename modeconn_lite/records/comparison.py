@@ -180,7 +180,8 @@ class Comparison(Experiment):
     def _cells(self, content: dict[str, Any]) -> list[tuple[str, dict[str, str], dict[str, str]]]:
         """For each row a label, this book's and the published numbers; first the ends."""
         ours, theirs = content["summary"], content["published"]
-        keys = dict.fromkeys([ENDS, *theirs, *ours])
+        # Older records, which name no doubts, show what was measured.
+        keys = dict.fromkeys([ENDS, *(theirs if "doubtful" in content else ()), *ours])
         found = []
         for key in keys:
             mark = " (?)" if key in content.get("doubtful", {}) else ""

@@ -181,3 +181,28 @@ def test_beyond_the_ends_the_spread_is_against_that_of_the_nearer_end(ends):
         assert codes[place, -1].tolist() == pytest.approx(
             [10000 * float(far / usual), 1e4 * end], 1e-3
         )
+
+
+def test_outlines_are_the_clouds_of_all_paths_at_the_time_of_the_slider(ends):
+    routes = [paths.segment(*ends[:2]), paths.polychain([ends[0], ends[2], ends[1]])]
+    overlaid = NeuronExplorer(NETWORK, routes, data.load("digits"), "3", points=5, outlines=True)
+    layer = hidden_layers(NETWORK)[1]
+    for times, codes in decoded(overlaid):
+        assert codes.shape[1] == 12 + 1 + 3 * 2
+        for t, code in zip(times, codes.double() / 100, strict=True):
+            for k, route in enumerate(routes):
+                places = overlaid.view._places(butterflies(route(t), layer))
+                centre, half, (angle, _) = code[13 + 3 * k : 16 + 3 * k]
+                assert torch.allclose(centre, places.mean(0), atol=0.01)
+                turn = torch.deg2rad(angle)
+                axes = torch.stack([turn.cos(), turn.sin(), -turn.sin(), turn.cos()]).view(2, 2)
+                cov = axes.T @ torch.diag((half / 2) ** 2) @ axes
+                assert torch.allclose(cov, torch.cov(places.T), atol=0.2)
+    page = BeautifulSoup(overlaid.picture((0.5,), {}), "html.parser")
+    drawn = [float(e["rx"]) for e in page.select("ellipse.mc-outline")]
+    at = [float(codes[codes.shape[0] // 2, 14, 0]) / 100 for _, codes in decoded(overlaid)]
+    assert drawn[0] == pytest.approx(at[0], abs=0.01) and len(drawn) == 2
+    assert "for every path at once" in overlaid._repr_html_()
+    other = NeuronExplorer(NETWORK, routes, data.load("digits"), points=3, ends=("one", "two"))
+    assert "ellipse" not in other._repr_html_()
+    assert "in one (blue) and in two (orange)" in other._repr_html_()

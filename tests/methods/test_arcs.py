@@ -151,6 +151,11 @@ def test_what_it_refuses():
     a = fresh_weights(network, 0)
     with pytest.raises(ValueError, match="b"):
         arcs.arc(network, a, fresh_weights(mlp((4, 6, 3)), 0))
+    for wrong in ({}, None, {key: w for key, w in a.items() if key != "3.bias"}):
+        with pytest.raises(ValueError, match=r"a (must be|do not fit)"):
+            arcs.mean_neuron(network, wrong, a)
+        with pytest.raises(ValueError, match=r"b (must be|do not fit)"):
+            arcs.mean_neuron(network, a, wrong)
     with pytest.raises(ValueError, match="LSTM"):
         odd = nn.Sequential(nn.LSTM(4, 3))
         arcs.arc(odd, fresh_weights(odd, 0), fresh_weights(odd, 1))

@@ -111,6 +111,16 @@ def test_fusion_beats_the_plain_average_on_digits():
         assert evaluate(network, fused, digits.test).accuracy > plain + 0.2
 
 
+def test_weights_of_several_precisions_stay_what_they_are():
+    network, b, _, _ = a_case("mlp")
+    a = to(fresh_weights(network, 1), torch.float64)
+    mixed = {key: w.double() if w.dim() == 1 else w.float() for key, w in a.items()}
+    found = fusion.carried(network, mixed, network, b)
+    wanted = fusion.carried(network, a, network, b)
+    assert all(found[key].dtype == mixed[key].dtype for key in a)
+    assert all(torch.allclose(found[key].double(), wanted[key], atol=1e-6) for key in a)
+
+
 def test_networks_that_do_not_fit_are_refused():
     network = mlp((9, 8, 7, 3))
     w = fresh_weights(network, 0)
@@ -125,6 +135,8 @@ def test_networks_that_do_not_fit_are_refused():
     refused(mlp((9, 8, 7, 3), bias=False), "and no bias, layer '1' of b")
     refused(residual_mlp(9, 3), "hidden layer '1' is no link of a plain chain")
     refused(nn.Sequential(nn.Linear(9, 3)), "no hidden layer")
+    tanh = [nn.Tanh() if type(module) is nn.ReLU else module for module in network]
+    refused(nn.Sequential(*tanh), r"a has \['Tanh', 'Tanh'\], b has \['ReLU', 'ReLU'\]")
     refused(network, "share must be", share=1.5)
     refused(network, "x must be", x="all")
     refused(network, "regularisation", regularisation=-1)

@@ -137,6 +137,23 @@ def test_the_neuron_that_is_missed_least_is_muted():
     assert torch.equal(found["5.bias"], b["5.bias"])
 
 
+def test_behind_batch_norm_neurons_are_heard_with_the_statistics_of_these_weights():
+    """Whatever the network's own are: those of another training, say."""
+    layers = nn.Linear(9, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
+    network, g = nn.Sequential(*layers).double().eval(), torch.Generator().manual_seed(0)
+    b, layer = to(fresh_weights(network, 0), torch.float64), hidden_layers(network)[0]
+    x = 3 + 2 * torch.randn(50, 9, generator=g, dtype=torch.float64)
+    split = data.Split(x, torch.arange(50) % 3, "noise", classes=tuple("abc"))
+    z = x @ b["0.weight"].T + b["0.bias"]
+    h = F.relu((z - z.mean(0)) / (z.var(0) + 1e-5).sqrt() * b["1.weight"] + b["1.bias"])
+    missed = h.var(0) * b["3.weight"].square().sum(0)
+    spare, silent = handovers.muted(network, b, layer, split)
+    assert spare == int(missed.argmin())
+    wanted = b["3.bias"] + b["3.weight"][:, spare] * h[:, spare].mean()
+    assert torch.allclose(silent["3.bias"], wanted, atol=1e-9)
+    assert not network[1].running_mean.any()
+
+
 @pytest.mark.parametrize("kind", ["convnet", "residual", "no bias, tanh"])
 def test_every_kind_of_reader_misses_what_is_measured(kind):
     """A stream is missed by all its readers; a filter by each pixel; without a bias, wholly."""
@@ -186,3 +203,8 @@ def test_what_fits_no_walk_is_refused():
         handovers.free_walk_back(network, b, {"2": [1, 0]})
     with pytest.raises(ValueError, match="split"):
         handovers.free_walk_back(network, b, {"1": list(range(7, -1, -1))}, split.x)
+    layer = hidden_layers(network)[0]
+    with pytest.raises(ValueError, match="layer must be one of hidden_layers"):
+        handovers.muted(network, b, "1")
+    with pytest.raises(ValueError, match=r"b\['5.bias'\] holds 6 values that are not finite"):
+        handovers.muted(network, b | {"5.bias": b["5.bias"] * torch.nan}, layer)

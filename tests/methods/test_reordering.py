@@ -1,6 +1,7 @@
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -89,7 +90,8 @@ def test_the_same_seed_draws_the_same_exchanges():
         torch.randperm(12, generator=torch.Generator().manual_seed(3)),
         torch.zeros(12, 12),
     )
-    draws = [reordering.exchanges_by(order, cost, "random", seed=seed) for seed in (0, 0, 1)]
+    seeds = 0, np.int64(0), 1
+    draws = [reordering.exchanges_by(order, cost, "random", seed=seed) for seed in seeds]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -127,7 +129,9 @@ def test_wrong_orders_and_costs_are_refused():
     for order in ([0, 0, 1], [0, 1, 3], None, "012", []):
         with pytest.raises(ValueError, match="order"):
             reordering.exchanges_by(order, cost)
-    for wrong in (None, torch.ones(2, 2), torch.arange(9.0).view(3, 3), cost * torch.nan):
+    odd = cost.to_sparse(), cost.to("meta"), cost.to(torch.complex64), "cost"
+    square = torch.ones(2, 2), torch.arange(9.0).view(3, 3), cost * torch.nan
+    for wrong in (None, *odd, *square):
         with pytest.raises(ValueError, match="cost must be"):
             reordering.exchanges_by([1, 2, 0], wrong)
     with pytest.raises(ValueError, match="choose must be one of"):
@@ -150,5 +154,9 @@ def test_losses_of_exchanges_are_those_half_way(at_once, monkeypatch):
         rise = evaluate(network, half, split).loss - here
         assert float(found[p, q]) == pytest.approx(rise, abs=1e-5)
     assert torch.equal(found, found.T) and not found.diagonal().any()
-    with pytest.raises(ValueError, match="no hidden layer '7'"):
-        reordering.exchange_losses(network, b, "7", split)
+    for name in ("7", ["3"], None):
+        with pytest.raises(ValueError, match="no hidden layer"):
+            reordering.exchange_losses(network, b, name, split)
+    few = mlp((64, 5, 3))
+    with pytest.raises(ValueError, match="3 outputs"):
+        reordering.exchange_losses(few, fresh_weights(few, 0), "1", split)

@@ -268,3 +268,16 @@ def test_halves_of_the_connection_take_half_the_time_each():
         assert all(torch.allclose(path(t)[key], point[key], atol=1e-6) for key in a)
     assert path.knots[:2] == (0.0, 0.5)
     assert path.knots[1:] == tuple(0.5 + t / 2 for t in walk.knots)
+
+
+def test_behind_batch_norm_neurons_are_matched_with_the_statistics_of_their_own_weights():
+    """Whatever the network's own are: those of another training, say."""
+    network = nn.Sequential(nn.Linear(9, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    a, order = fresh_weights(network, 0), torch.tensor([3, 0, 5, 1, 4, 2])
+    b = neurons.permute(network, a, {"0": order})
+    x = inputs("mlp")
+    home = symmetry.activation_matching(network, a, b, x)
+    network[1].running_mean.fill_(5)  # at which no neuron fires
+    assert torch.equal(symmetry.activation_matching(network, a, b, x)["0"], home["0"])
+    assert same(neurons.permute(network, b, home), a)
+    assert (network[1].running_mean == 5).all()

@@ -76,6 +76,22 @@ def test_normalised_networks_are_the_same_function(kind):
         assert all(torch.allclose(unit[key], other[key]) for key in w)
 
 
+def test_lengths_that_overflow_further_up_are_refused():
+    network = mlp((9, 6, 5, 3))
+    w = {key: value * 1e15 for key, value in fresh_weights(network, 0).items()}
+    with pytest.raises(ValueError, match="lengths of layer '3' overflow"):
+        transport.normalised(network, w)
+
+
+def test_clouds_of_what_is_no_layer_or_weights_are_refused():
+    network = mlp((4, 5, 3))
+    w, (layer,) = fresh_weights(network, 0), hidden_layers(network)
+    with pytest.raises(ValueError, match="layer must be one of hidden_layers"):
+        transport.cloud(w, "1")
+    with pytest.raises(ValueError, match="weights must be a non-empty dict"):
+        transport.cloud(torch.ones(3), layer)
+
+
 def test_normalising_leaves_dead_neurons_alone_and_refuses_what_has_no_scale():
     network = mlp((4, 3, 2))
     w = fresh_weights(network, 0)
@@ -165,9 +181,21 @@ def test_rounding_finds_the_nearest_permutation(n, seed):
     assert transport.rounded(plan).tolist() == list(nearest)
 
 
+def test_costs_whose_sum_no_float_holds_have_the_same_plan():
+    for unit in (1e307, 1e-307):
+        cost = costs(9, 9, 0)
+        assert torch.allclose(transport.plan(cost * 10 * unit), transport.plan(cost))
+        plans = [transport.plan(c, regularisation=0.5) for c in (cost * 10 * unit, cost)]
+        assert torch.allclose(*plans)
+
+
 def test_what_is_no_cost_is_refused():
+    sparse, empty = torch.ones(2, 2).to_sparse(), torch.ones(2, 2, device="meta")
     for wrong in (None, [[1.0]], torch.ones(3), torch.ones(2, 2).long(), torch.ones(0, 3)):
         with pytest.raises(ValueError, match="cost"):
+            transport.plan(wrong)
+    for wrong in (sparse, empty):
+        with pytest.raises(ValueError, match="cost must be a dense matrix"):
             transport.plan(wrong)
     with pytest.raises(ValueError, match="cost is empty or holds"):
         transport.plan(torch.tensor([[math.nan]]))
@@ -184,7 +212,7 @@ def test_what_is_no_cost_is_refused():
         transport.rounded(torch.ones(2, 3))
     with pytest.raises(ValueError, match="points of 3 and of 4 numbers"):
         transport.ground_cost(torch.ones(2, 3), torch.ones(2, 4))
-    with pytest.raises(ValueError, match="two must be a matrix"):
+    with pytest.raises(ValueError, match="two must be a dense matrix"):
         transport.ground_cost(torch.ones(2, 3), None)
 
 
@@ -215,9 +243,11 @@ def test_scales_hide_a_copy_unless_they_are_normalised():
     order = random_orders(network, 0)
     g = torch.Generator().manual_seed(0)
     b = scale(network, permute(network, a, order), {"1": 10 ** torch.randn(12, generator=g)})
-    found = {n: transport.transport_matching(network, a, b, normalise=n)["1"] for n in (0, 1)}
-    assert not torch.equal(order["1"][found[0]], torch.arange(12))
-    assert torch.equal(order["1"][found[1]], torch.arange(12))
+    found = {
+        n: transport.transport_matching(network, a, b, normalise=n)["1"] for n in (False, True)
+    }
+    assert not torch.equal(order["1"][found[False]], torch.arange(12))
+    assert torch.equal(order["1"][found[True]], torch.arange(12))
 
 
 @given(st.integers(0, 10_000))
@@ -288,6 +318,10 @@ def test_half_precision_and_bad_input():
         match(network, *({k: 1e30 * v for k, v in w.items()} for w in (a, b)))
     with pytest.raises(ValueError, match="split must be a Split"):
         transport.connect_transport(network, a, b, None)
+    with pytest.raises(ValueError, match="normalise must be True or False, not 'no'"):
+        match(network, a, b, normalise="no")
+    with pytest.raises(ValueError, match="undo must be True or False, not 'no'"):
+        transport.connect_transport(network, a, b, None, undo="no")
 
 
 # --- Connections ---------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-/* Neurons as points. One can be followed; those that move now, while others rest, stand out. */
+/* Neurons as points. One can be followed; those that move now, while others rest, stand out. All
+   paths' clouds may be outlined at once. */
 (() => {
   "use strict";
   const { views, set, write } = globalThis.mcExplorers;
@@ -12,9 +13,11 @@
     const way = root.querySelector(".mc-way");
     const neurons = [...picture.querySelectorAll(".mc-neuron")];
     const trails = [...picture.querySelectorAll(".mc-trail")];
+    const outlines = [...picture.querySelectorAll(".mc-outline")];
     menu.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes its keys
-    // 16-bit integers: two coordinates of every neuron, then the spread and t, in 1e-4.
-    const read = (code) => new Int16Array(code.buffer, code.byteOffset, 2 * neurons.length + 2);
+    // 16-bit integers: two coordinates of every neuron, then the spread and t, in 1e-4; then for
+    // each outline its centre, its half axes, its angle and a zero.
+    const read = (code) => new Int16Array(code.buffer, code.byteOffset, code.byteLength / 2);
     const spot = (numbers, k) => [numbers[2 * k] / 100, numbers[2 * k + 1] / 100];
     let chosen = -1, now = null, around = [];
 
@@ -31,7 +34,7 @@
 
     function draw() {
       if (!now) return;
-      const [spread, t] = now.subarray(2 * neurons.length);
+      const [spread, t, ...rest] = now.subarray(2 * neurons.length);
       const before = around.length > 1 ? around[around.length - 2] : null;
       let moving = 0;
       neurons.forEach((neuron, k) => {
@@ -42,6 +45,11 @@
         const moves = Math.hypot(x - u, y - v) > STILL;
         neuron.classList.toggle("mc-moving", moves);
         moving += moves;
+      });
+      outlines.forEach((outline, k) => {
+        const [x, y, rx, ry, angle] = rest.slice(6 * k).map((v) => v / 100);
+        set(outline.parentNode, { x: `${x}%`, y: `${y}%` });
+        set(outline, { rx, ry, transform: `rotate(${angle})` });
       });
       const exchange = moving > 0 && moving <= neurons.length / 2;
       picture.classList.toggle("mc-exchange", exchange);
