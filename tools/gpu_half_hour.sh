@@ -8,7 +8,7 @@
 # goes on there, on this machine or on another one with a copy of that folder. OPTIONs go to every
 # run. A rehearsal on any CPU, in minutes:
 #
-#     bash tools/gpu_half_hour.sh 30 --quick --pairs 1 --device cpu --workers 1 --methods linear arc
+#     bash tools/gpu_half_hour.sh 30 --quick --epochs 2 --pairs 1 --device cpu --workers 1 --methods linear arc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 minutes=${1:-30}
