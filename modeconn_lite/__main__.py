@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from . import zoo
+from .data import cache_folder
 from .methods import flow_training
 from .records import EXPERIMENTS
-from .weights import check_device
+from .records.engines import check_place
 
 SHARED = ("device", "root", "fresh")  # options of all experiments
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
         each.add_argument("--root", type=Path, help="cache folder (default: $MODECONN_DATA)")
         each.add_argument("--fresh", action="store_true", help="measure everything again")
-        each.add_argument("--out", type=Path, default=Path("book/records"))
+        each.add_argument("--out", type=Path, help="the record's folder (default: book/records)")
     training = commands.add_parser("retrain", help="networks and flows that ship with the package")
     training.add_argument("what", choices=[*zoo.names(), *flow_training.RECIPES])
 
@@ -38,9 +39,12 @@ def main(arguments: list[str] | None = None) -> None:
             zoo.write(what, zoo.retrain(what, progress=True))
         return
     experiment, out = EXPERIMENTS[options.pop("experiment")], options.pop("out")
+    if out is None:  # a quick trial is no record of the book
+        quick = options.get("quick")
+        out = cache_folder(options["root"]) / "quick" if quick else Path("book/records")
     try:  # whatever can be refused is refused now, not after hours
         experiment.check(**{k: v for k, v in options.items() if k not in SHARED})
-        check_device(options["device"])
+        check_place(options["device"], options.get("engine"))
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out {out} is no folder")
     except ValueError as error:

@@ -12,6 +12,7 @@ from . import data
 from .checks import check_dataset, check_list, check_network, check_whole, check_word
 from .evaluation import evaluate, profiles
 from .methods import METHODS, Method, method
+from .methods.base import Connect
 from .tables import html_table, mean_and_deviation
 from .weights import Weights, check_weights, distance
 
@@ -131,8 +132,11 @@ def row(
     *,
     pair: tuple[int, int] | None = None,
     points: int = 61,
+    connect: Connect | None = None,
 ) -> Row:
     """Connect a and b by the method of this key and measure the path on both splits.
+
+    `connect` may stand in for the method's own function: with a flow that others learned, say.
 
     Raises
     ------
@@ -140,7 +144,7 @@ def row(
         If there is no such method, weights and network do not fit, a and b are the same weights,
         or as `profile`.
     """
-    connect = _method(key).connect
+    connect = connect or _method(key).connect
     check_dataset(dataset, "dataset")
     a, b = _check_pair((a, b), "a and b", network)
     if pair is not None:

@@ -8,6 +8,7 @@ import pytest
 from modeconn_lite import records, zoo
 from modeconn_lite.__main__ import main
 from modeconn_lite.methods import flow_training
+from modeconn_lite.records import comparison
 
 
 def test_retrain_writes_the_networks_that_ship(tmp_path, monkeypatch):
@@ -43,7 +44,8 @@ def test_options_reach_the_experiment(tmp_path, monkeypatch):
         asked[self.name] = options
         return Written()
 
-    monkeypatch.setattr(records.Experiment, "run", run)
+    for kind in (records.Experiment, comparison.Comparison):
+        monkeypatch.setattr(kind, "run", run)
     line = f"run mnist-1hl --pairs 3 --methods linear weights --fresh --out {tmp_path}"
     main(line.split())
     shared = {"device": "cpu", "root": None}
@@ -53,6 +55,10 @@ def test_options_reach_the_experiment(tmp_path, monkeypatch):
             "command": f"python -m modeconn_lite {line}",
             "pairs": 3,
             "methods": ["linear", "weights"],
+            "epochs": None,
+            "quick": False,
+            "engine": "local",
+            "workers": None,
             "fresh": True,
             **shared,
         },
@@ -76,6 +82,10 @@ def test_options_reach_the_experiment(tmp_path, monkeypatch):
         ("run mnist-1hl --pairs 0", "pairs must be a whole number of at least 1, not 0"),
         ("run mnist-1hl --methods linear linear", "methods must be different ones"),
         ("run mnist-1hl --device gpu", "device cannot be 'gpu'"),
+        ("run mnist-1hl --engine dask", "invalid choice: 'dask'"),
+        ("run mnist-1hl --epochs 0", "epochs must be a whole number of at least 1, not 0"),
+        ("run mnist-1hl --workers 0", "workers must be a whole number of at least 1, not 0"),
+        ("run mnist-1hl --engine here --workers 2", "workers are of engine 'local'"),
         (f"run mnist-1hl --out {__file__}", "is no folder"),
         ("retrain imagenet", "invalid choice: 'imagenet'"),
         ("retrain digits --pairs 2", "unrecognized arguments: --pairs 2"),

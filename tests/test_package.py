@@ -342,7 +342,7 @@ def test_every_module_has_a_test_of_its_name_in_the_same_folder():
     assert missing == []
 
 
-HEAVY = {"ipywidgets": "explorers", "matplotlib": "plots", "ot": "methods"}
+HEAVY = {"ipywidgets": "explorers", "matplotlib": "plots", "ot": "methods", "ray": "records"}
 
 
 def test_heavy_imports_are_made_in_one_place():

@@ -2,19 +2,37 @@
 
     python -m modeconn_lite run mnist-1hl --pairs 5
 
-One module for each file of book/records; `base` and `comparison` are what they share.
+One module for each experiment. `base` and `comparison` are what they share; `tasks` are what a
+run is made of, `lab` keeps what is finished, and `engines` compute: `workers` of this machine, or
+a Ray `cluster`.
 """
 
 from pathlib import Path as FilePath
 
 from ..files import BadFile, check_file, read_json
-from . import mnist_1hl, mnist_cnn3_dropout
-from .base import Experiment, Lab, Record
+from . import (
+    cifar10_1hl,
+    cifar10_conv2fc1,
+    cifar10_fc3,
+    cifar10_vgg16,
+    mnist_1hl,
+    mnist_cnn3_dropout,
+)
+from .base import Experiment, Record
+from .lab import Lab
 
 __all__ = ["EXPERIMENTS", "Experiment", "Lab", "Record", "read_record"]
 
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (mnist_1hl, mnist_cnn3_dropout)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        mnist_1hl,
+        cifar10_1hl,
+        cifar10_fc3,
+        cifar10_conv2fc1,
+        cifar10_vgg16,
+        mnist_cnn3_dropout,
+    )
 }
 
 

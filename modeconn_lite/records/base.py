@@ -6,112 +6,21 @@ so that a run that was stopped goes on where it was.
 
 import json
 import platform
-import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from torch import nn
 
 from .. import data
-from ..checkpoints import architecture, digest
+from ..checkpoints import digest
 from ..checks import check_dataset
-from ..files import BadFile, Damaged, check_file, clear_leftovers, read_json, write_json
-from ..storage import read, save
+from ..files import check_file, clear_leftovers, write_json
 from ..tables import html_table
-from ..training import train
-from ..weights import Weights, check_device, check_weights, to
-
-
-@dataclass(frozen=True)
-class Lab:
-    """Where a run computes, and where it keeps what is finished.
-
-    Attributes
-    ----------
-    folder : path
-        One for each experiment, protocol and data: no network of the one passes for one of the
-        other.
-    dataset : Dataset
-        What networks are trained and measured on.
-    device : torch.device
-    fresh : bool
-        Measure again what was measured, as one wants after changing a method. Networks stay.
-
-    Every file holds its checksum and its key: what it is and of which folder. A file that is
-    damaged, or another's, is made again, with a warning.
-    """
-
-    folder: FilePath
-    dataset: data.Dataset
-    device: torch.device
-    fresh: bool = False
-
-    def _key(self, name: str) -> str:
-        return f"{self.folder.name}/{name}"
-
-    def cached(self, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
-        """What an earlier run made of this name, else `make(*arguments)`, kept as JSON."""
-        file = self.folder / f"{name}.json"
-        if file.exists() and not self.fresh:
-            try:
-                kept = read_json(file)
-                _check_key(file, kept.get("name"), self._key(name))
-                return kept["content"]
-            except BadFile as error:
-                _warn(error)
-        content = make(*arguments)
-        write_json({"name": self._key(name), "content": content}, file)
-        return json.loads(json.dumps(content))  # the same at first as later, tuples and all
-
-    def trained(
-        self, network: nn.Module, split: data.Split, seed: int, name: str, **training: Any
-    ) -> Weights:
-        """The network of a seed: from its file, else from its checkpoint, else from scratch."""
-        file = self.folder / f"{name}.safetensors"
-        part = file.with_suffix(".part")
-        key = f"{self._key(name)}, seed {seed}"
-        about = {"name": key, "layers": digest(network.buffers(), architecture(network))}
-        if file.exists():
-            try:
-                weights = _own(file, about, network)
-            except BadFile as error:
-                _warn(error)
-            else:
-                part.unlink(missing_ok=True)  # of a run that was killed just before its own unlink
-                return to(weights, self.device)
-        options = {"device": self.device, "progress": True, "checkpoint": part} | training
-        try:
-            (weights,) = train(network, split, [seed], **options).weights
-        except BadFile as error:  # the checkpoint of another training
-            _warn(error)
-            part.unlink()
-            (weights,) = train(network, split, [seed], **options).weights
-        save(weights, file, about)
-        part.unlink(missing_ok=True)  # only now that the network is safe
-        return to(weights, self.device)
-
-
-def _own(file: FilePath, about: dict[str, str], network: nn.Module) -> Weights:
-    """The weights in a file of this key and of this network."""
-    weights, theirs = read(file)
-    _check_key(file, theirs.get("name"), about["name"])
-    if theirs != about:
-        raise Damaged(file, "is of a network with other layers")
-    return check_weights(weights, like=network)
-
-
-def _check_key(file: FilePath, theirs: Any, ours: str) -> None:
-    if theirs != ours:
-        raise Damaged(file, f"is {theirs!r} instead of {ours!r}")
-
-
-def _warn(error: BadFile) -> None:
-    warnings.warn(f"{error.file} {error.why}; it is made again", stacklevel=3)
+from .engines import check_place
+from .lab import Lab
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +35,6 @@ class Experiment(ABC):
         What is measured, and where it was published.
     dataset : str
         As `data.load` knows it.
-    protocol : dict
-        All that fixes the numbers, as JSON; with another one, or on other data, parts are kept
-        elsewhere.
     published : dict
         The numbers that were printed.
     """
@@ -137,8 +43,12 @@ class Experiment(ABC):
     about: str
     source: str
     dataset: str
-    protocol: dict[str, Any]
     published: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def protocol(self) -> dict[str, Any]:
+        """All that fixes the numbers, as JSON; with another one, parts are kept elsewhere."""
 
     def add_options(self, parser: ArgumentParser) -> None:  # noqa: B027 - most have none
         """What `measure` can be told on the command line, beside what all experiments can."""
@@ -168,6 +78,10 @@ class Experiment(ABC):
         """First line of the record's repr."""
         return f"Record({self.name})"
 
+    def stem(self, content: dict[str, Any]) -> str:
+        """Name of the record's file."""
+        return self.name
+
     def line(self, what: str, ours: str, theirs: str) -> str:
         """One row of it."""
         return f"{what}: {ours}"
@@ -194,7 +108,7 @@ class Experiment(ABC):
         options : of `measure`
         """
         self.check(**options)
-        where = check_device(device)
+        where = check_place(device, options.get("engine"))
         if dataset is None:
             dataset = data.load(self.dataset, root=root)
         check_dataset(dataset, "dataset")
@@ -209,7 +123,7 @@ class Experiment(ABC):
             "about": self.about,
             "source": self.source,
             "protocol": self.protocol,
-            **provenance(device, command),
+            **provenance(where, command),
             **found,
             "published": self.published,
         }
@@ -225,7 +139,8 @@ class Record:
 
     def write(self, folder: str | FilePath) -> None:
         """Write the record where `read_record` finds it, all or nothing, with its checksum."""
-        write_json(self.content, check_file(folder, "folder") / f"{self.experiment.name}.json")
+        stem = self.experiment.stem(self.content)
+        write_json(self.content, check_file(folder, "folder") / f"{stem}.json")
 
     def __repr__(self) -> str:
         e = self.experiment
@@ -241,10 +156,15 @@ class Record:
         return html_table(head, body, caption)
 
 
-def provenance(device: torch.device | str, command: str) -> dict[str, Any]:
+def provenance(device: torch.device, command: str) -> dict[str, Any]:
     """Command, versions and hardware, for a record."""
-    hardware = f"{platform.machine()} CPU, threads: {torch.get_num_threads()}"
-    if torch.device(device).type == "cuda":
-        hardware = torch.cuda.get_device_name(device)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"command": command, "versions": versions, "hardware": hardware}
+    return {"command": command, "versions": versions, "hardware": hardware(device)}
+
+
+def hardware(device: torch.device, threads: int | None = None) -> str:
+    """What a run computed on; threads are those of torch, if not told."""
+    if device.type == "cuda":
+        here = torch.cuda.is_available()
+        return torch.cuda.get_device_name(device) if here else "GPUs of a Ray cluster"
+    return f"{platform.machine()} CPU, threads: {threads or torch.get_num_threads()}"

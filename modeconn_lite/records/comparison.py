@@ -2,103 +2,230 @@
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import count, islice
 from typing import Any
 
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..checks import check_list, check_whole, check_word
-from ..evaluation import evaluate
 from ..methods import METHODS, method
-from ..scoreboard import row
 from ..tables import mean_and_deviation
-from .base import Experiment, Lab
+from ..training import Augment
+from .base import Experiment, Record, hardware
+from .engines import ENGINES, check_engine, make_engine
+from .lab import Lab
+from .pieces import LEARN_FROM, Learned, Pieces
+from .tasks import run_tasks
 
 ENDS = "ends"  # stands in summaries beside the methods' keys
 SPLITS = ("train", "test")
+# What the paper calls rows that this book may not have, or has at another size alone.
+NAMES = {
+    ENDS: "End points",
+    "iaf-flow": "IAF Flow",
+    "rnvp-bijection": "RNVP Bijection",
+    "linear-wa": "Linear + WA",
+    "arc-wa": "Arc + WA",
+    "transport-wa": "OT + WA",
+    "linear-butterfly": "Linear + Butterfly",
+    "arc-butterfly": "Arc + Butterfly",
+    "transport-butterfly": "OT + Butterfly",
+    "garipov-3": "Garipov (3)",
+    "garipov-5": "Garipov (5)",
+}
+LEARNING = ("iaf-flow", "rnvp-flow", "rnvp-bijection")  # rows that need a `Learned` here
+QUICK = {"epochs": 2, "train": 512, "test": 256, "points": 11}  # images, and points of a path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Experiment):
     """Worst accuracies on the paths that methods find, mean and deviation over pairs.
 
-    Pair i connects the networks of seeds 2i and 2i + 1, so pairs share no network. `published`
-    has per cent, {key of a method, or "ends": {"train" or "test": (mean, deviation)}}.
+    Networks, and what is learned from others of them, are tasks, and so are the rows: any engine
+    computes them, each on one thread. The first pair connects the networks of seeds 0 and 1, the
+    next one those of 2 and 3, and so on, but for the seeds `LEARN_FROM`: pairs share no network,
+    and no method has learned from one that it connects.
 
     Attributes
     ----------
     network : function that gives the architecture
+        Picklable, such as `partial(mlp, (784, 2000, 10))`.
     training : dict
-        Options of `training.train`.
+        Options of `training.train`, as published.
+    augment : function, optional
+        As for `training.train`, of a name; paths are found and measured on images as they are.
+    published : dict
+        Per cent, {key of a method, or "ends": {"train" or "test": (mean, deviation)}}, in the
+        order of the published table; an empty cell was not published.
+    doubtful : dict
+        Why the published numbers of a row look wrong.
+    learned : dict
+        By its key, how a method that learns from other networks is fitted to those here.
+    epochs : int, optional
+        Other than the published ones.
+    quick : bool
+        A trial of everything with few epochs, images and points: its numbers mean nothing.
     """
 
     network: Callable[[], nn.Module]
     training: dict[str, Any]
-    protocol: dict[str, Any] = field(init=False)
+    augment: Augment | None = None
+    doubtful: dict[str, str] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
+    epochs: int | None = None
+    quick: bool = False
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def protocol(self) -> dict[str, Any]:  # made when it is needed: large networks take a while
         network = " ".join(str(self.network()).split())
-        protocol = {"dataset": self.dataset, "network": network, "training": self.training}
-        object.__setattr__(self, "protocol", protocol)
+        epochs = {"epochs": self.epochs} if self.epochs else {}
+        protocol = {"dataset": self.dataset, "network": network, "training": self.training | epochs}
+        more: dict[str, Any] = {"augment": self.augment.__name__} if self.augment else {}
+        more |= {"quick": QUICK} if self.quick else {}
+        return protocol | more
 
     def add_options(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--pairs", type=int, default=5, help="pairs of networks (default: 5)")
-        parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["linear"])
+        own = parser.add_argument
+        own("--pairs", type=int, help="pairs of networks (default: 5)")
+        every = "rows (default: all of the published table that there are)"
+        own("--methods", nargs="+", choices=tuple(METHODS), help=every)
+        epochs = f"of training (default: the published {self.training['epochs']})"
+        own("--epochs", type=int, help=epochs)
+        own("--quick", action="store_true", help="a trial in minutes; its numbers mean nothing")
+        own("--engine", choices=ENGINES, default="local", help="what computes (default: local)")
+        own("--workers", type=int, help="processes of engine local (default: all cores)")
 
-    def check(self, *, pairs: int = 5, methods: Sequence[str] = ("linear",)) -> None:
-        check_whole(pairs, "pairs", low=1)
-        keys = check_list(methods, "methods", "keys of methods")
+    def check(
+        self,
+        *,
+        pairs: int | None = None,
+        methods: Sequence[str] | None = None,
+        epochs: int | None = None,
+        quick: bool = False,
+        engine: str = "here",
+        workers: int | None = None,
+    ) -> None:
+        for value, name in ((pairs, "pairs"), (epochs, "epochs")):
+            if value is not None:
+                check_whole(value, name, low=1)
+        if not isinstance(quick, bool):
+            raise ValueError(f"quick must be True or False, not {quick!r}")
+        check_engine(engine, workers)
+        keys = self.methods() if methods is None else methods
+        keys = check_list(keys, "methods", "keys of methods")
         for key in keys:
             method(check_word(key, "each of methods"))  # refuses an unknown one
+            if key in LEARNING and key not in self.learned:
+                raise ValueError(f"method {key!r} is not fitted to the networks of {self.name}")
         if len(set(keys)) != len(keys):
             raise ValueError(f"methods must be different ones, not {list(keys)}")
 
+    def methods(self) -> list[str]:
+        """Keys of all rows of the published table that this book can measure here."""
+        missing = set(LEARNING) - self.learned.keys()
+        return [key for key in self.published if key in METHODS and key not in missing]
+
+    def run(self, *, epochs: int | None = None, quick: bool = False, **options: Any) -> Record:
+        """As `Experiment.run`; other epochs, or a quick trial, are other protocols."""
+        self.check(epochs=epochs, quick=quick)
+        fewer = QUICK["epochs"] if quick else None
+        return super(Comparison, replace(self, epochs=epochs or fewer, quick=quick)).run(**options)
+
     def measure(
-        self, lab: Lab, *, pairs: int = 5, methods: Sequence[str] = ("linear",)
+        self,
+        lab: Lab,
+        *,
+        pairs: int | None = None,
+        methods: Sequence[str] | None = None,
+        engine: str = "here",
+        workers: int | None = None,
     ) -> dict[str, Any]:
         """Rows of the scoreboard for every method and pair."""
-        dataset, network = lab.dataset, self.network()
-        weights, ends = [], []
-        for seed in tqdm(range(2 * pairs), desc="networks"):
-            w = lab.trained(network, dataset.train, seed, f"seed-{seed}", **self.training)
-            weights.append(w)
-            scores = (evaluate(network, w, getattr(dataset, s)).accuracy for s in SPLITS)
-            ends.append({"seed": seed, **dict(zip(SPLITS, scores, strict=True))})
-
-        def one(key: str, i: int, j: int) -> dict[str, Any]:
-            return asdict(row(key, network, weights[i], weights[j], dataset, pair=(i, j)))
-
-        rows = []
-        for key in methods:
-            for i in tqdm(range(0, 2 * pairs, 2), desc=METHODS[key].name):
-                rows.append(lab.cached(f"row-{key}-{i}-{i + 1}", one, key, i, i + 1))
-        return {"ends": ends, "rows": rows, "summary": summary(ends, rows)}
+        if self.quick:
+            lab = replace(lab, dataset=_few(lab.dataset))
+        keys = self.methods() if methods is None else methods
+        pairs = pairs or (1 if self.quick else 5)
+        seeds = islice((s for s in count() if s not in LEARN_FROM), 2 * pairs)
+        both = list(zip(*[seeds] * 2, strict=True))  # pairs, one after another
+        points = {"points": QUICK["points"]} if self.quick else {}
+        training = self.protocol["training"] | ({"augment": self.augment} if self.augment else {})
+        pieces = Pieces(lab, self.network, training, self.learned, points)
+        computes = make_engine(engine, lab, workers)
+        found = run_tasks(pieces.tasks(both, keys), lab, computes, self.name)
+        ends = [found[pieces.end(seed).name] for pair in both for seed in pair]
+        rows = [found[pieces.row(key, pair).name] for key in keys for pair in both]
+        return {
+            "hardware": hardware(lab.device, threads=1),
+            "ends": ends,
+            "rows": rows,
+            "summary": summary(ends, rows),
+            "doubtful": self.doubtful,
+        }
 
     def rows(self, content: dict[str, Any]) -> list[tuple[str, str, str]]:
-        theirs = content["published"]
-        return [
-            (_label(key), _percent(cells, "test"), _percent(theirs.get(key, {}), "test"))
-            for key, cells in content["summary"].items()
-        ]
+        cells = self._cells(content)
+        return [(label, ours["test"], theirs["test"]) for label, ours, theirs in cells]
 
     def table(self, content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """Training and test split, this book's numbers beside the published ones."""
         head = [f"{s}, {whose}" for s in ("Train", "Test") for whose in ("this book", "published")]
-        body = []
-        for key, cells in content["summary"].items():
-            both = cells, content["published"].get(key, {})
-            body.append([_label(key), *(_percent(numbers, s) for s in SPLITS for numbers in both)])
+        body = [
+            [label, *(numbers[s] for s in SPLITS for numbers in (ours, theirs))]
+            for label, ours, theirs in self._cells(content)
+        ]
         return ["Method", *head], body
 
+    def _cells(self, content: dict[str, Any]) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+        """For each row a label, this book's and the published numbers; first the ends."""
+        ours, theirs = content["summary"], content["published"]
+        # Older records, which name no doubts, show what was measured.
+        keys = dict.fromkeys([ENDS, *(theirs if "doubtful" in content else ()), *ours])
+        found = []
+        for key in keys:
+            mark = " (?)" if key in content.get("doubtful", {}) else ""
+            label = METHODS[key].name if key in METHODS else NAMES[key]
+            numbers = {s: _percent(ours.get(key, {}), s) for s in SPLITS}
+            others = {s: _percent(theirs.get(key, {}), s, mark) for s in SPLITS}
+            found.append((label, numbers, others))
+        return found
+
     def heading(self, content: dict[str, Any]) -> str:
-        return f"Record({self.name}, {len(content['ends']) // 2} pairs)"
+        return f"Record({self.name}, {len(content['ends']) // 2} pairs{self._less(content)})"
 
     def line(self, what: str, ours: str, theirs: str) -> str:
-        return f"{what}: {ours} on test" + (f", published {theirs}" if theirs else "")
+        ours = f"{ours} on test" if ours else "not measured"
+        return f"{what}: {ours}" + (f", published {theirs}" if theirs else "")
 
     def caption(self, content: dict[str, Any]) -> str:
-        return f"Mean ± deviation over {len(content['ends']) // 2} pairs of networks"
+        said = f"Mean ± deviation over {len(content['ends']) // 2} pairs of networks"
+        doubts = content.get("doubtful", {})
+        why = "; ".join(dict.fromkeys(doubts.values()))
+        return said + self._less(content) + (f"; (?): {why}" if why else "")
+
+    def _less(self, content: dict[str, Any]) -> str:
+        """How the protocol falls short of the published one, to stand after a comma."""
+        protocol = content["protocol"]
+        epochs, paper = protocol["training"]["epochs"], self.training["epochs"]
+        less = "" if epochs == paper else f", {epochs} epochs instead of {paper}"
+        if quick := protocol.get("quick"):
+            less += f", a trial on {quick['train']} images whose numbers mean nothing"
+        return less
+
+    def stem(self, content: dict[str, Any]) -> str:
+        """A record of fewer epochs, or of a trial, never takes the place of the real one."""
+        epochs = content["protocol"]["training"]["epochs"]
+        if "quick" in content["protocol"]:
+            return f"{self.name}-quick"
+        return self.name if epochs == self.training["epochs"] else f"{self.name}-{epochs}-epochs"
+
+
+def _few(dataset: Any) -> Any:
+    """The first images of a data set, for a quick trial."""
+    few = {s: getattr(dataset, s) for s in SPLITS}
+    few = {s: split.take(min(QUICK[s], len(split))) for s, split in few.items()}
+    return replace(dataset, **few)
 
 
 def summary(
@@ -117,9 +244,7 @@ def summary(
     return found
 
 
-def _label(key: str) -> str:
-    return "End points" if key == ENDS else METHODS[key].name
-
-
-def _percent(numbers: dict[str, Sequence[float]], split: str) -> str:
-    return f"{numbers[split][0]:.2f} ± {numbers[split][1]:.2f}" if split in numbers else ""
+def _percent(numbers: dict[str, Sequence[float]], split: str, mark: str = "") -> str:
+    if split not in numbers:
+        return ""
+    return f"{numbers[split][0]:.2f} ± {numbers[split][1]:.2f}{mark}"

@@ -21,7 +21,8 @@ from ..neurons import mute
 from ..paths import segment
 from ..tables import percent, span
 from ..weights import Weights
-from .base import Experiment, Lab
+from .base import Experiment
+from .lab import Lab
 
 PROTOCOL: dict[str, Any] = {
     "network": "3 convolutions 3×3, 32 channels, no biases; linear layer to 10 classes",
@@ -54,6 +55,12 @@ PUBLISHED = {
 @dataclass(frozen=True, kw_only=True)
 class DropoutOnMnist(Experiment):
     """Shares kept, the line to a dropped network, dropout paths, narrow networks."""
+
+    settings: dict[str, Any]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return self.settings
 
     def measure(self, lab: Lab) -> dict[str, Any]:
         """Everything that the record holds."""
@@ -133,7 +140,7 @@ EXPERIMENT = DropoutOnMnist(
     about="A network of three convolutions on MNIST, channels dropped",
     source="Kuditipudi et al. (2019), Figure 2, and the authors' code",
     dataset="mnist",
-    protocol=PROTOCOL,
+    settings=PROTOCOL,
     published=PUBLISHED,
 )
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ def small(monkeypatch):
     small = replace(
         experiment,
         dataset="digits",
-        network=lambda: mlp((64, 8, 10)),
+        network=partial(mlp, (64, 8, 10)),
         training=experiment.training | {"epochs": 2},
     )
     monkeypatch.setitem(records.EXPERIMENTS, "mnist-1hl", small)

@@ -10,49 +10,39 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from modeconn_lite import data, files, records
 from modeconn_lite.checkpoints import Checkpoint
-from modeconn_lite.networks import mlp
-from modeconn_lite.records import base, comparison
+from modeconn_lite.records import base, lab, pieces
 from modeconn_lite.storage import load, read
-from modeconn_lite.weights import distance
 
 
 def test_an_interrupted_run_loses_at_most_the_work_under_way(small, tmp_path, monkeypatch):
-    trained, original = [], base.train
+    done, train, row = [], lab.train, pieces.row
+    stops = [("train", (2,)), ("row", (2, 3))]
 
-    def train(network, split, seeds, **options):
-        if len(trained) == 2:
+    def do(what, which, make):
+        if stops and stops[0] == (what, which):
+            stops.pop(0)
             raise KeyboardInterrupt
-        trained.append(seeds)
-        return original(network, split, seeds, **options)
+        done.append((what, which))
+        return make()
 
-    monkeypatch.setattr(base, "train", train)
-    with pytest.raises(KeyboardInterrupt):
-        small.run(pairs=2, methods=["linear"], root=tmp_path)
-    trained.append("interrupted")
-    rows, measure = [], comparison.row
-
-    def row(*arguments, **options):
-        if len(rows) == 1:
-            raise KeyboardInterrupt
-        rows.append(options["pair"])
-        return measure(*arguments, **options)
-
-    monkeypatch.setattr(comparison, "row", row)
-    with pytest.raises(KeyboardInterrupt):
-        small.run(pairs=2, methods=["linear"], root=tmp_path)
-    assert trained == [[0], [1], "interrupted", [2], [3]]  # no network was trained twice
-    rows.append("interrupted")
+    monkeypatch.setattr(
+        lab, "train", lambda *a, **o: do("train", tuple(a[2]), lambda: train(*a, **o))
+    )
+    monkeypatch.setattr(pieces, "row", lambda *a, **o: do("row", o["pair"], lambda: row(*a, **o)))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            small.run(pairs=2, methods=["linear"], root=tmp_path)
     small.run(pairs=2, methods=["linear"], root=tmp_path)
-    assert rows == [(0, 1), "interrupted", (2, 3)]
+    first = [("train", (0,)), ("train", (1,)), ("row", (0, 1))]
+    assert done == [*first, ("train", (2,)), ("train", (3,)), ("row", (2, 3))]  # nothing twice
 
 
 def test_a_full_disk_leaves_no_half_record(small, tmp_path, monkeypatch):
     file = tmp_path / "mnist-1hl.json"
-    base.Record(small, {"whole": True}).write(tmp_path)
+    base.Record(small, {"protocol": small.protocol, "whole": True}).write(tmp_path)
 
     def full(self, content):
         with self.open("wb") as half:
@@ -61,27 +51,27 @@ def test_a_full_disk_leaves_no_half_record(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device.*mnist-1hl\.json"):
-        base.Record(small, {"whole": False}).write(tmp_path)
+        base.Record(small, {"protocol": small.protocol}).write(tmp_path)
     monkeypatch.undo()
-    assert files.read_json(file) == {"whole": True}
+    assert files.read_json(file)["whole"]
     assert [p.name for p in tmp_path.iterdir()] == ["mnist-1hl.json"]
 
 
 def test_a_full_disk_loses_no_training(small, tmp_path, monkeypatch):
-    original, epochs = base.save, []
+    original, epochs = lab.save, []
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(base, "save", full)
+    monkeypatch.setattr(lab, "save", full)
     with pytest.raises(OSError, match="No space"):
-        small.run(pairs=1, root=tmp_path)
-    monkeypatch.setattr(base, "save", original)
+        small.run(pairs=1, methods=["linear"], root=tmp_path)
+    monkeypatch.setattr(lab, "save", original)
     write = Checkpoint.write
     monkeypatch.setattr(
         Checkpoint, "write", lambda self, p, loss: (epochs.append(len(loss)), write(self, p, loss))
     )
-    small.run(pairs=1, root=tmp_path)
+    small.run(pairs=1, methods=["linear"], root=tmp_path)
     assert epochs == [1, 2]  # the second network only: the first was finished
 
 
@@ -109,16 +99,16 @@ HARMS = {
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["seed-0.safetensors", "row-linear-0-1.json"])
 def test_what_is_damaged_is_made_again(small, tmp_path, name, harm):
-    first = small.run(pairs=1, root=tmp_path)
+    first = small.run(pairs=1, methods=["linear"], root=tmp_path)
     (file,) = tmp_path.glob(f"runs/*/{name}")
     whole = file.read_bytes()
     file.write_bytes(HARMS[harm](whole))
     with pytest.warns(UserWarning, match=f"{name} is .*; it is made again"):
-        again = small.run(pairs=1, root=tmp_path)
+        again = small.run(pairs=1, methods=["linear"], root=tmp_path)
     assert found(again) == found(first)
     if name.endswith("safetensors"):
         assert all(torch.equal(w, load(file)[k]) for k, w in given(whole, tmp_path).items())
-    small.run(pairs=1, root=tmp_path)  # sound, and no warning
+    small.run(pairs=1, methods=["linear"], root=tmp_path)  # sound, and no warning
 
 
 def given(content: bytes, folder: Path):
@@ -139,23 +129,23 @@ def stopped(small, root, monkeypatch, write: int = 1) -> Path:
 
         patch.setattr(Checkpoint, "write", write_then_stop)
         with pytest.raises(KeyboardInterrupt):
-            small.run(pairs=1, root=root)
+            small.run(pairs=1, methods=["linear"], root=root)
     (folder,) = root.glob("runs/*")
     return folder
 
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_checkpoint_is_made_again(small, tmp_path, monkeypatch, harm):
-    whole = found(small.run(pairs=1, root=tmp_path / "whole"))
+    whole = found(small.run(pairs=1, methods=["linear"], root=tmp_path / "whole"))
     part = stopped(small, tmp_path, monkeypatch) / "seed-0.part"
     part.write_bytes(HARMS[harm](part.read_bytes()))
     with pytest.warns(UserWarning, match=r"seed-0\.part is .*"):
-        assert found(small.run(pairs=1, root=tmp_path)) == whole
+        assert found(small.run(pairs=1, methods=["linear"], root=tmp_path)) == whole
 
 
 def test_a_checkpoint_that_outlived_its_training_is_cleared(small, tmp_path, monkeypatch):
     """A run was killed with its network stored, but the checkpoint not yet removed."""
-    whole = found(small.run(pairs=1, root=tmp_path / "whole"))
+    whole = found(small.run(pairs=1, methods=["linear"], root=tmp_path / "whole"))
 
     def killed(self, missing_ok=False):
         raise KeyboardInterrupt
@@ -163,25 +153,25 @@ def test_a_checkpoint_that_outlived_its_training_is_cleared(small, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
-            small.run(pairs=1, root=tmp_path)
+            small.run(pairs=1, methods=["linear"], root=tmp_path)
     (part,) = tmp_path.glob("runs/*/seed-0.part")
     assert part.with_suffix(".safetensors").exists()
-    assert found(small.run(pairs=1, root=tmp_path)) == whole
+    assert found(small.run(pairs=1, methods=["linear"], root=tmp_path)) == whole
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_the_checkpoint_of_another_seed_is_made_again(small, tmp_path, monkeypatch):
-    whole = found(small.run(pairs=1, root=tmp_path / "whole"))
+    whole = found(small.run(pairs=1, methods=["linear"], root=tmp_path / "whole"))
     folder = stopped(small, tmp_path, monkeypatch, write=2)
     (folder / "seed-0.part").rename(folder / "seed-1.part")
     said = r"seed-1\.part belongs to another training: there, seeds is \(0,\) instead of \(1,\)"
     with pytest.warns(UserWarning, match=said):
-        assert found(small.run(pairs=1, root=tmp_path)) == whole
+        assert found(small.run(pairs=1, methods=["linear"], root=tmp_path)) == whole
     assert not list(folder.glob("*.part"))
 
 
 def test_files_that_change_places_are_noticed(small, tmp_path):
-    first = small.run(pairs=2, root=tmp_path)
+    first = small.run(pairs=2, methods=["linear"], root=tmp_path)
     (folder,) = tmp_path.glob("runs/*")
     for one, two in (
         ("seed-0.safetensors", "seed-1.safetensors"),
@@ -191,7 +181,7 @@ def test_files_that_change_places_are_noticed(small, tmp_path):
         (folder / one).write_bytes(contents[1])
         (folder / two).write_bytes(contents[0])
         with pytest.warns(UserWarning, match="instead of .*; it is made again") as warned:
-            again = small.run(pairs=2, root=tmp_path)
+            again = small.run(pairs=2, methods=["linear"], root=tmp_path)
         theirs, ours = two.split(".")[0], one.split(".")[0]
         for warning, words in zip(warned, ((one, theirs, ours), (two, ours, theirs)), strict=True):
             said = str(warning.message)
@@ -201,25 +191,14 @@ def test_files_that_change_places_are_noticed(small, tmp_path):
 
 
 def test_another_run_s_network_is_no_network_of_this(small, tmp_path):
-    small.run(pairs=1, root=tmp_path)
+    small.run(pairs=1, methods=["linear"], root=tmp_path)
     (folder,) = tmp_path.glob("runs/*")
     changed = replace(small, training=small.training | {"epochs": 1})
-    first = found(changed.run(pairs=1, root=tmp_path))
+    first = found(changed.run(pairs=1, methods=["linear"], root=tmp_path))
     (other,) = set(tmp_path.glob("runs/*")) - {folder}
     (other / "seed-0.safetensors").write_bytes((folder / "seed-0.safetensors").read_bytes())
     with pytest.warns(UserWarning, match=f"is '{folder.name}/seed-0, seed 0' instead of"):
-        assert found(changed.run(pairs=1, root=tmp_path)) == first
-
-
-def test_other_layers_under_the_same_protocol(tmp_path):
-    """Shapes are the same, and so is the name; what the network does is not."""
-    digits = data.load("digits")
-    lab = base.Lab(tmp_path, digits, torch.device("cpu"))
-    options = {"epochs": 1, "batch": 400}
-    relu = lab.trained(mlp((64, 4, 10)), digits.train, 0, "seed-0", **options)
-    tanh = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh(), nn.Linear(4, 10))
-    with pytest.warns(UserWarning, match=r"seed-0\.safetensors is of a network with other layers"):
-        assert distance(lab.trained(tanh, digits.train, 0, "seed-0", **options), relu) > 0
+        assert found(changed.run(pairs=1, methods=["linear"], root=tmp_path)) == first
 
 
 def test_other_data_under_the_same_protocol(small, tmp_path):
@@ -232,9 +211,9 @@ def test_other_data_under_the_same_protocol(small, tmp_path):
     y[0] = (y[0] + 1) % 10
     third = replace(digits, test=replace(digits.test, y=y))
     for dataset in (digits, other, third):
-        small.run(pairs=1, root=tmp_path, dataset=dataset)
+        small.run(pairs=1, methods=["linear"], root=tmp_path, dataset=dataset)
     assert len(list(tmp_path.glob("runs/*"))) == 3
-    small.run(pairs=1, root=tmp_path)
+    small.run(pairs=1, methods=["linear"], root=tmp_path)
     assert len(list(tmp_path.glob("runs/*"))) == 3
 
 
@@ -242,7 +221,7 @@ def test_other_data_under_the_same_protocol(small, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_killed_over_and_over_a_run_ends_as_if_nothing_had_been(small, tmp_path):
     """Each process writes one file, and is killed with the next one half-written."""
-    whole = found(small.run(pairs=1, root=tmp_path / "whole"))
+    whole = found(small.run(pairs=1, methods=["linear"], root=tmp_path / "whole"))
     fork = multiprocessing.get_context("fork")  # a copy of this process: nothing to import again
 
     def run_and_die():
@@ -256,7 +235,7 @@ def test_killed_over_and_over_a_run_ends_as_if_nothing_had_been(small, tmp_path)
             replace(source, target)
 
         os.replace = replace_once
-        small.run(pairs=1, root=tmp_path)
+        small.run(pairs=1, methods=["linear"], root=tmp_path)
 
     codes = []
     while not codes or codes[-1]:
@@ -265,9 +244,10 @@ def test_killed_over_and_over_a_run_ends_as_if_nothing_had_been(small, tmp_path)
         child.join(120)
         codes.append(child.exitcode)
         assert len(codes) < 20
-    # Two epochs and the finished file of two networks, and one row: the last process writes it.
-    assert codes == [-signal.SIGKILL] * 6 + [0]
-    assert found(small.run(pairs=1, root=tmp_path)) == whole
+    # Two epochs and the finished file of two networks, how they do, and one row: the last process
+    # writes it.
+    assert codes == [-signal.SIGKILL] * 8 + [0]
+    assert found(small.run(pairs=1, methods=["linear"], root=tmp_path)) == whole
     assert not list(tmp_path.rglob("*.part"))
     for one in (tmp_path / "whole").rglob("seed-*"):
         (two,) = tmp_path.glob(f"runs/*/{one.name}")
@@ -275,42 +255,27 @@ def test_killed_over_and_over_a_run_ends_as_if_nothing_had_been(small, tmp_path)
 
 
 def test_another_protocol_trains_other_networks(small, tmp_path):
-    small.run(pairs=1, root=tmp_path)
+    small.run(pairs=1, methods=["linear"], root=tmp_path)
     changed = replace(small, training=small.training | {"epochs": 1})
-    changed.run(pairs=1, root=tmp_path)
+    changed.run(pairs=1, methods=["linear"], root=tmp_path)
     assert len(list(tmp_path.glob("runs/*"))) == 2
 
 
 def test_fresh_measures_again(small, tmp_path, monkeypatch):
     small.run(pairs=1, methods=["linear"], root=tmp_path)
-    measured, original = [], comparison.row
+    measured, original = [], pieces.row
     monkeypatch.setattr(
-        comparison, "row", lambda *a, **o: (measured.append(o["pair"]), original(*a, **o))[1]
+        pieces, "row", lambda *a, **o: (measured.append(o["pair"]), original(*a, **o))[1]
     )
-    monkeypatch.setattr(base, "train", None)  # networks stay
+    monkeypatch.setattr(lab, "train", None)  # networks stay
     small.run(pairs=1, methods=["linear"], root=tmp_path)
     assert not measured
     small.run(pairs=1, methods=["linear"], root=tmp_path, fresh=True)
     assert measured == [(0, 1)]
 
 
-def test_what_is_cached_is_made_once_and_reads_back_as_json(tmp_path):
-    lab, asked = base.Lab(tmp_path / "new", data.load("digits"), torch.device("cpu")), []
-
-    def make(*arguments):
-        asked.append(arguments)
-        return {"pair": (0, 1), "values": [0.5]}
-
-    for _ in range(2):  # the same at first as later, tuples and all
-        assert lab.cached("part", make, 3, "x") == {"pair": [0, 1], "values": [0.5]}
-    assert asked == [(3, "x")]
-    lab.cached("other", make)
-    assert asked == [(3, "x"), ()]
-    assert sorted(p.name for p in lab.folder.iterdir()) == ["other.json", "part.json"]
-
-
 def test_a_record_says_where_it_comes_from(small, tmp_path):
-    content = small.run(pairs=1, root=tmp_path, command="as typed").content
+    content = small.run(pairs=1, methods=["linear"], root=tmp_path, command="as typed").content
     assert content["command"] == "as typed"
     assert content["versions"]["torch"] == torch.__version__
     assert "CPU, threads" in content["hardware"]
@@ -319,7 +284,7 @@ def test_a_record_says_where_it_comes_from(small, tmp_path):
 
 
 def test_every_file_says_what_it_is(small, tmp_path):
-    small.run(pairs=1, root=tmp_path)
+    small.run(pairs=1, methods=["linear"], root=tmp_path)
     (folder,) = tmp_path.glob("runs/*")
     row = json.loads((folder / "row-linear-0-1.json").read_text())
     assert list(row) == ["sha256", "name", "content"]
@@ -352,7 +317,7 @@ def test_a_damaged_record_names_the_command(tmp_path, text):
 
 
 def test_a_record_with_a_hole_is_none(small, tmp_path):
-    record = small.run(pairs=1, root=tmp_path)
+    record = small.run(pairs=1, methods=["linear"], root=tmp_path)
     for hole in ("ends", "summary", "published"):
         file = tmp_path / f"without-{hole}.json"
         files.write_json({k: v for k, v in record.content.items() if k != hole}, file)
@@ -361,7 +326,7 @@ def test_a_record_with_a_hole_is_none(small, tmp_path):
 
 
 def test_one_changed_digit_of_a_record_is_noticed(small, tmp_path):
-    record = small.run(pairs=1, root=tmp_path)
+    record = small.run(pairs=1, methods=["linear"], root=tmp_path)
     record.write(tmp_path)
     file = tmp_path / "mnist-1hl.json"
     assert records.read_record(file).content == record.content
@@ -374,11 +339,8 @@ def test_one_changed_digit_of_a_record_is_noticed(small, tmp_path):
 
 def test_every_record_of_the_book_has_an_experiment_and_every_experiment_a_module():
     book = Path(__file__).resolve().parents[2] / "book" / "records"
-    files = {file.stem for file in book.glob("*.json")}
-    assert files == set(records.EXPERIMENTS)
+    for file in book.glob("*.json"):
+        record = records.read_record(file)
+        assert file.stem == record.experiment.stem(record.content)
     modules = {file.stem for file in Path(records.__file__).parent.glob("*.py")}
-    assert {name.replace("-", "_") for name in files} == modules - {
-        "__init__",
-        "base",
-        "comparison",
-    }
+    assert {name.replace("-", "_") for name in records.EXPERIMENTS} <= modules

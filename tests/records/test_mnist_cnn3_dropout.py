@@ -9,7 +9,7 @@ from modeconn_lite import data, records
 from modeconn_lite.evaluation import evaluate
 from modeconn_lite.methods.stability import dropped, stability
 from modeconn_lite.networks import cnn3
-from modeconn_lite.records import base, mnist_cnn3_dropout
+from modeconn_lite.records import lab, mnist_cnn3_dropout
 from modeconn_lite.records.mnist_cnn3_dropout import EXPERIMENT
 from modeconn_lite.storage import load
 from modeconn_lite.tables import percent, span
@@ -40,7 +40,7 @@ def dataset():
 
 def test_run_and_read_back(dataset, tmp_path, monkeypatch):
     """The experiment in all but size: four channels, two epochs."""
-    small = replace(EXPERIMENT, protocol=SMALL)
+    small = replace(EXPERIMENT, settings=SMALL)
     first = small.run(root=tmp_path, command="test", dataset=dataset)
     first.write(tmp_path)
     record = records.read_record(tmp_path / "mnist-cnn3-dropout.json")
@@ -56,7 +56,7 @@ def test_run_and_read_back(dataset, tmp_path, monkeypatch):
         raise AssertionError("what is done is not done again")
 
     for module, name in (
-        (base, "train"),
+        (lab, "train"),
         (mnist_cnn3_dropout, "walk"),
         (mnist_cnn3_dropout, "mute"),
     ):
@@ -74,7 +74,7 @@ def form(content):
 
 def test_a_run_finds_what_it_says(dataset, tmp_path):
     """Each number of a small run against the network it is of."""
-    small = replace(EXPERIMENT, protocol=SMALL)
+    small = replace(EXPERIMENT, settings=SMALL)
     record = small.run(root=tmp_path, command="test", dataset=dataset)
     c = record.content
     network, test = cnn3(4, side=8), dataset.test
