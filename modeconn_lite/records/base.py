@@ -8,7 +8,7 @@ import json
 import platform
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -141,6 +141,24 @@ class Record:
         """Write the record where `read_record` finds it, all or nothing, with its checksum."""
         stem = self.experiment.stem(self.content)
         write_json(self.content, check_file(folder, "folder") / f"{stem}.json")
+
+    def only(self, *keys: str) -> "Record":
+        """The record with these rows of its comparison alone, such as `only("ends", "linear")`.
+
+        Raises
+        ------
+        ValueError
+            If it compares nothing, or has no such row.
+        """
+        parts = {name: self.content.get(name, {}) for name in ("summary", "published")}
+        known = dict.fromkeys(key for part in parts.values() for key in part)
+        for key in keys:
+            if "summary" not in self.content or key not in known:
+                raise ValueError(
+                    f"{self.experiment.name} has no row {key!r}; its rows are {list(known)}"
+                )
+        parts = {name: {k: part[k] for k in keys if k in part} for name, part in parts.items()}
+        return replace(self, content=self.content | parts)
 
     def __repr__(self) -> str:
         e = self.experiment

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from modeconn_lite.records.comparison import LEARNING, NAMES, summary
 from modeconn_lite.records.mnist_1hl import EXPERIMENT
 from modeconn_lite.scoreboard import Board, Row
 from modeconn_lite.storage import load
+
+BOOK = Path(__file__).parents[2] / "book/records"
 
 
 def test_run_and_read_back(small, tmp_path):
@@ -230,3 +233,20 @@ def test_the_columns_on_cifar10(name):
     with torch.device("meta"):
         network = experiment.network()
         assert network(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_some_rows_of_a_record_alone(small, tmp_path):
+    record = small.run(pairs=1, methods=["linear", "weights"], root=tmp_path)
+    few = record.only("ends", "linear", "arc")
+    assert [label for label, *_ in few.experiment.rows(few.content)] == [
+        "End points",
+        "Linear",
+        "Arc",
+    ]
+    assert "Arc: not measured, published 97.03 ± 0.14" in repr(few)
+    assert "Weight matching" in repr(record) and "Weight matching" not in few._repr_html_()
+    with pytest.raises(ValueError, match=r"mnist-1hl has no row 'teleport'; its rows are \['ends'"):
+        record.only("teleport")
+    other = records.read_record(BOOK / "mnist-cnn3-dropout.json")
+    with pytest.raises(ValueError, match=r"mnist-cnn3-dropout has no row 'linear'"):
+        other.only("linear")
