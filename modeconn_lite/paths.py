@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
-from math import comb, inf
+from math import comb, inf, pi
 from typing import Any, Literal, overload
 
 import torch
@@ -357,6 +357,31 @@ def bezier(points: Sequence[Weights], *, name: str = "Bézier") -> Path:
         return torch.stack([comb(n, j) * t**j * (1 - t) ** (n - j) for j in range(n + 1)], 1)
 
     return Path(points, coefficients, name)
+
+
+def quarter_turn(a: Weights, b: Weights, centre: Weights, *, name: str = "arc") -> Path:
+    """A quarter of the ellipse about a centre: μ + cos(πt/2) (a − μ) + sin(πt/2) (b − μ).
+
+    Raises
+    ------
+    ValueError
+        If the three do not fit each other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeconn_lite.paths import quarter_turn
+    >>> east, north, origin = ({"w": torch.tensor(p)} for p in ([1.0, 0], [0, 1.0], [0.0, 0]))
+    >>> quarter_turn(east, north, origin)(0.5)
+    {'w': tensor([0.7071, 0.7071])}
+    """
+
+    def coefficients(t: Tensor) -> Tensor:
+        # Sines of both, so that at either end the other coefficients are zero to the bit.
+        cos, sin = (pi / 2 * (1 - t)).sin(), (pi / 2 * t).sin()
+        return torch.stack([cos, sin, 1 - cos - sin], 1)
+
+    return Path((a, b, centre), coefficients, name)
 
 
 @overload

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.mixture import GaussianMixture
 
 from modeconn_lite import data, evaluate, fresh_weights, outputs, profile, segment, zoo
 from modeconn_lite.layout import hidden_layers
@@ -180,18 +181,22 @@ def test_after_matching_the_line_is_best(network, pairs):
     assert line < turned < bow
 
 
-def test_fresh_draws_from_the_pot():
+def neurons_of(some):
     (layer,) = hidden_layers(WIDE)
-    pot = torch.cat([butterflies(w, layer) for w in V])
-    bias = torch.stack([w["3.bias"] for w in V]).mean(0)
-    g = torch.Generator().manual_seed(7)
+    return torch.cat([butterflies(w, layer) for w in some])
 
-    def built(rows):
-        into, own, out = rows.split([64, 1, 10], 1)
-        weights = {"1.weight": into, "1.bias": own[:, 0], "3.bias": bias}
-        weights["3.weight"] = 128 / len(rows) * out.T
-        return evaluate(mlp((64, len(rows), 10)), weights, DIGITS.test)
 
+def built(rows):
+    """The network with these neurons, each worth as much as one of 128."""
+    into, own, out = rows.split([64, 1, 10], 1)
+    weights = {"1.weight": into, "1.bias": own[:, 0]}
+    weights["3.weight"] = 128 / len(rows) * out.T
+    weights["3.bias"] = torch.stack([w["3.bias"] for w in V]).mean(0)
+    return evaluate(mlp((64, len(rows), 10)), weights, DIGITS.test)
+
+
+def test_fresh_draws_from_the_pot():
+    pot, g = neurons_of(V), torch.Generator().manual_seed(7)
     draws = [built(pot[torch.randint(len(pot), (128,), generator=g)]) for _ in range(20)]
     assert 0.14 < mean(d.loss for d in draws) < 0.24
     assert 0.92 < mean(d.accuracy for d in draws) < 0.96
@@ -207,3 +212,16 @@ def test_flows_by_likelihood_are_no_better_than_the_arc_and_the_bijection_reads_
     for key in ("rnvp-flow", "iaf-flow"):
         assert bow <= mean(found[key][1]) < bow + 0.015
     assert mean(found["rnvp-bijection"][0]) > mean(found["arc"][0]) + 0.002
+
+
+def test_the_flows_have_not_learned_the_law_that_a_mixture_of_three_gaussians_begins_to_learn():
+    pot, aside = neurons_of(V), neurons_of(HELD_OUT)
+    gaussian, mixture = (
+        GaussianMixture(k, reg_covar=1e-5, random_state=0).fit(pot.double().numpy()) for k in (1, 3)
+    )
+    base = gaussian.score(aside.double().numpy())
+    assert mixture.score(aside.double().numpy()) - base > 1
+    nu = flows.load("rnvp-flow")
+    assert 0 < float(nu.log_density(aside).mean()) - base < 0.6
+    noise = torch.randn(20_000, 75, generator=torch.Generator().manual_seed(0))
+    assert built(nu.neurons(noise)).accuracy < 0.965 < built(pot).accuracy - 0.015

@@ -1,6 +1,6 @@
 from functools import partial
 from itertools import pairwise
-from math import comb, inf, nan
+from math import comb, inf, nan, pi
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from modeconn_lite.paths import (
     bezier,
     concat,
     polychain,
+    quarter_turn,
     segment,
 )
 from modeconn_lite.times import grid
@@ -33,6 +34,7 @@ PATHS = {
     "segment": segment(A, B),
     "polychain": polychain([A, C, D, B]),
     "bezier": bezier([A, C, B]),
+    "quarter turn": quarter_turn(A, B, C),
     "concat": concat(segment(A, C), polychain([C, D, B])),
     "function": FunctionPath(segment(A, B)),
     "mixed concat": concat(segment(A, C), FunctionPath(segment(C, B))),
@@ -103,6 +105,14 @@ def test_bezier_is_de_casteljau(t):
     anchors = [A, C, D, B]
     expected = casteljau([to_vector(w) for w in anchors])
     assert torch.allclose(to_vector(bezier(anchors)(t)), expected, atol=1e-12)
+
+
+def test_a_quarter_turn_keeps_the_distance_from_its_centre():
+    a, b, centre = ({"w": torch.tensor(p).double()} for p in ([5.0, 1], [2.0, 4], [2.0, 1]))
+    turn = quarter_turn(a, b, centre)
+    assert all(distance(turn(t), centre) == pytest.approx(3) for t in (0.0, 0.2, 0.5, 1.0))
+    assert turn.length() == pytest.approx(1.5 * pi)
+    assert distance(turn(1 / 3), a) == pytest.approx(distance(turn(2 / 3), b))
 
 
 def test_bezier_coefficients_are_bernstein():
@@ -345,6 +355,7 @@ BUFFERS = nn.BatchNorm1d(2).state_dict()
         (lambda: polychain(w for w in (A, B)), "not a generator; make a list of it"),
         (lambda: polychain(["a", "b"]), "anchor 0 of 'polychain' must be a non-empty dict"),
         (lambda: polychain([A, B], labels="a"), "the labels of 'polychain' must be a list"),
+        (lambda: quarter_turn(A, B, NOT_FINITE), "anchor 2 of 'arc'.*are not finite"),
         (lambda: bezier([A, NOT_FINITE]), "anchor 1 of 'Bézier'.*are not finite"),
         (lambda: bezier([A]), "points: 1 Weights given, at least 2 needed"),
         (lambda: bezier(A), "points must be a list of Weights, not a dict"),

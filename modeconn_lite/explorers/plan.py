@@ -1,4 +1,4 @@
-"""A slider over the regularisation of a transport plan: from blurred to sharp, and to exact."""
+"""A slider over the regularisation of a transport plan: from exact to sharp, and to blurred."""
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -59,8 +59,8 @@ class PlanExplorer(Explorer):
     cost : Tensor, shape (n, n)
         As from `methods.transport.ground_cost`.
     sharpest, most_blurred : float
-        Between which regularisations the slider goes, in equal factors; behind the sharpest comes
-        the exact plan.
+        Between which regularisations the slider goes, in equal factors, once it leaves the exact
+        plan.
     points : int
         How many plans there are, the exact one included.
     quality : function, optional
@@ -95,11 +95,11 @@ class PlanExplorer(Explorer):
         self.best = plan(self.cost)
         self.order = rounded(self.best)
         self.least = float((self.best * self.cost).sum())
-        self.powers = torch.linspace(log10(most_blurred), log10(sharpest), points - 1).tolist()
-        self.states = [self.at(10**power) for power in self.powers] + [self.at(0.0)]
+        self.powers = torch.linspace(log10(sharpest), log10(most_blurred), points - 1).tolist()
+        self.states = [self.at(0.0)] + [self.at(10**power) for power in self.powers]
 
     def __repr__(self) -> str:
-        n, blurred = len(self.cost), self.states[0]
+        n, blurred = len(self.cost), self.states[-1]
         return f"PlanExplorer({n} to {n}, {len(self.states)} plans, cost {blurred.cost:.1f} to 1)"
 
     def at(self, regularisation: float) -> Matched:
@@ -121,7 +121,7 @@ class PlanExplorer(Explorer):
             "regularisation": epsilon,
             "cost of the plan": f"{now.cost:.3f}",
             "partners of a neuron": f"{now.partners:.1f}",
-            "pairs as in the exact plan": f"{now.agree} of {len(now.order)}",
+            "partners as in the exact plan": f"{now.agree} of {len(now.order)}",
             "cost, rounded": f"{now.cost_rounded:.3f}",
         }
         if now.quality is not None:
@@ -166,7 +166,7 @@ class PlanExplorer(Explorer):
         return (
             '<p class="mc-key"><b>cost</b> <span class="mc-line">'
             '</span> plan <span class="mc-line mc-dashed"></span> rounded</p>'
-            '<svg class="mc-strip" role="img" aria-label="cost of the plan, falling to that of the'
+            '<svg class="mc-strip" role="img" aria-label="cost of the plan, rising from that of the'
             f' exact one">{stretched(curves)}<circle class="mc-spot" r="6" cx="{100 * where:.4g}%"'
             f' cy="{self._height(now.cost):.4g}%"/></svg>'
         )
@@ -178,15 +178,15 @@ class PlanExplorer(Explorer):
         )
         says = [self._say(state) for state in self.states]
         last = len(self.states) - 1
-        ticks = '<span class="mc-left">blurred</span><span class="mc-right">exact</span>'
+        ticks = '<span class="mc-left">exact</span><span class="mc-right">blurred</span>'
         body = (
             f'<div class="mc-stage"><div>{pictures}</div>'
             f"<div>{self._strip(self.states[0], 0.0)}"
             '<div class="mc-slider" style="--mc-from:0%;--mc-to:100%"><input type="range" min="0"'
             f' max="{last}" value="0" step="1" autocomplete="off" aria-label="regularisation, from'
-            f' blurred to exact"><div class="mc-ticks" aria-hidden="true">{ticks}</div></div>'
+            f' exact to blurred"><div class="mc-ticks" aria-hidden="true">{ticks}</div></div>'
             '<div class="mc-foot"><button type="button" class="mc-button mc-play">'
-            f"<span>Sharpen</span></button></div>{readout(says[0])}</div></div>"
+            f"<span>Blur</span></button></div>{readout(says[0])}</div></div>"
         )
         table = list(says[0]), [list(said.values()) for said in says]
         spots = [
@@ -206,14 +206,15 @@ class PlanExplorer(Explorer):
         )
 
     def controls(self) -> list[Control]:
-        low, high = self.powers[-1], self.powers[0]
-        return [Control("log10 of the regularisation", low, high, high)]
+        low, high = self.powers[0], self.powers[-1]
+        return [Control("log10 of the regularisation", low, high, low)]
 
     def picture(self, place: Sequence[float], chosen: Mapping[str, int]) -> str:
         (power,) = place
         now = self.at(10**power)
-        steps = len(self.powers)  # the exact plan is one step further
-        where = (self.powers[0] - power) / (self.powers[0] - self.powers[-1]) * (steps - 1) / steps
+        low, high = self.powers[0], self.powers[-1]
+        steps = len(self.powers)  # the exact plan is one step before
+        where = (1 + (power - low) / (high - low) * (steps - 1)) / steps
         return (
             f'<div class="mc-stage"><div>{self._draw(now)}</div><div>{self._strip(now, where)}'
             f"{readout(self._say(now))}</div></div>"

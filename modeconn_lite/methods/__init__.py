@@ -5,6 +5,7 @@ scoreboard declares them in a tuple `METHODS`.
 """
 
 from . import (
+    adjustment,
     arcs,
     base,
     dropout,
@@ -14,12 +15,14 @@ from . import (
     fusion,
     handovers,
     invertible,
+    least_squares,
     reordering,
     repair,
     saddles,
     stability,
     symmetry,
     transport,
+    wa_ensemble,
 )
 from .base import Method
 
@@ -29,6 +32,7 @@ CHAPTERS = {
     3: (dropout, stability),
     4: (arcs, flows, invertible, flow_training, fitting),
     5: (transport, reordering, handovers, fusion),
+    6: (adjustment, least_squares, wa_ensemble),
 }
 METHODS: dict[str, Method] = {
     method.key: method

@@ -4,15 +4,13 @@ Half-way along the straight line a cloud of neurons has lost half of its varianc
 none is lost: of two independent Gaussian samples of one law, every point of the arc is another.
 """
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..checks import check_network, check_split
 from ..data import Split
 from ..layout import hidden_layers
-from ..paths import Path
+from ..paths import Path, quarter_turn
 from ..weights import Weights, check_weights
 from .base import Method
 
@@ -49,14 +47,7 @@ def arc(network: nn.Module, a: Weights, b: Weights) -> Path:
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, Proposition 1.
     """
-    mean = mean_neuron(network, a, b)  # checks everything
-
-    def coefficients(t: Tensor) -> Tensor:
-        # Sines of both, so that at either end the other coefficients are zero to the bit.
-        cos, sin = (math.pi / 2 * (1 - t)).sin(), (math.pi / 2 * t).sin()
-        return torch.stack([cos, sin, 1 - cos - sin], 1)
-
-    return Path((a, b, mean), coefficients, "arc")
+    return quarter_turn(a, b, mean_neuron(network, a, b))  # which checks everything
 
 
 def mean_neuron(network: nn.Module, a: Weights, b: Weights) -> Weights:

@@ -6,7 +6,7 @@ a plan is good for in `fusion`.
 
 Exact plans are found in two ways, which agree. `plan` is for clouds of any sizes and asks POT's
 network simplex. Between clouds of one size a plan is a permutation and the problem an assignment:
-`transport_matching` asks SciPy, which takes two thirds of the time.
+`transport_matching` asks SciPy, which is somewhat faster.
 """
 
 import warnings

@@ -30,26 +30,26 @@ def page(shown):
     return BeautifulSoup(shown._repr_html_(), "html.parser")
 
 
-def test_from_blurred_to_exact(cost, shown):
-    blurred, *_, exact = shown.states
+def test_from_exact_to_blurred(cost, shown):
+    exact, *_, blurred = shown.states
     epsilons = [s.regularisation for s in shown.states]
-    assert epsilons[0] == pytest.approx(3) and epsilons[-2:] == pytest.approx([0.003, 0])
-    ratios = [a / b for a, b in pairwise(epsilons[:-1])]
+    assert epsilons[-1] == pytest.approx(3) and epsilons[:2] == pytest.approx([0, 0.003])
+    ratios = [b / a for a, b in pairwise(epsilons[1:])]
     assert ratios == pytest.approx(4 * [1000**0.25]), "equal factors"
     assert torch.equal(exact.shares, torch.eye(9).double()), "the diagonal is the exact plan"
     assert exact.agree == 9 and exact.partners == pytest.approx(1)
     assert exact.cost == pytest.approx(1) and exact.cost_rounded == pytest.approx(1)
     assert blurred.partners > 8.8
     costs = [s.cost for s in shown.states]
-    assert costs == sorted(costs, reverse=True)
+    assert costs == sorted(costs)
     partners = [s.partners for s in shown.states]
-    assert partners == sorted(partners, reverse=True)
-    assert repr(shown) == f"PlanExplorer(9 to 9, 6 plans, cost {costs[0]:.1f} to 1)"
+    assert partners == sorted(partners)
+    assert repr(shown) == f"PlanExplorer(9 to 9, 6 plans, cost {costs[-1]:.1f} to 1)"
 
 
 def test_each_state_is_the_plan_in_the_exact_order(cost, shown):
     exact = rounded(plan(cost))
-    for state in shown.states[:-1]:
+    for state in shown.states[1:]:
         found = plan(cost, regularisation=state.regularisation)
         assert torch.allclose(state.shares, 9 * found[:, exact])
         order = rounded(found)
@@ -69,8 +69,8 @@ def test_the_page_says_and_draws_every_plan(shown, page):
     assert html.startswith("<!--mc-explorer-->") and html.endswith("<!--/mc-explorer-->")
     content = json.loads(page.select_one('script[type="application/json"]').string)
     assert len(content["says"]) == len(content["spots"]) == 6
-    assert content["says"][-1]["regularisation"] == "0, exact"
-    assert content["says"][0]["pairs as in the exact plan"].endswith("of 9")
+    assert content["says"][0]["regularisation"] == "0, exact"
+    assert content["says"][-1]["partners as in the exact plan"].endswith("of 9")
     pictures = page.select("[data-state]")
     assert [p.has_attr("hidden") for p in pictures] == [False] + 5 * [True]
     for picture, state in zip(pictures, shown.states, strict=True):
@@ -94,9 +94,9 @@ def test_the_curves_are_the_costs(shown, page):
         assert [x for x, _ in points] == [0, 200, 400, 600, 800, 1000]
         heights += [y / 10 for _, y in points]
     costs = [s.cost for s in shown.states] + [s.cost_rounded for s in shown.states]
-    low, high = heights[5], heights[0]  # of the exact plan and of the most blurred one
+    low, high = heights[0], heights[5]  # of the exact plan and of the most blurred one
     assert 0 < high < low < 100
-    slope = (high - low) / (costs[0] - 1)
+    slope = (high - low) / (costs[5] - 1)
     assert heights == pytest.approx([low + slope * (c - 1) for c in costs], abs=0.2)
     assert [s["cx"] for s in spots] == [0, 20, 40, 60, 80, 100]
     assert [s["cy"] for s in spots] == pytest.approx(heights[:6], abs=0.2)
@@ -115,7 +115,7 @@ def test_live_plans_at_any_regularisation(cost, shown):
     said = float((found * cost).sum()) / shown.least
     assert f">{said:.3f}</b>" in live.picture.value and ">0.1</b>" in live.picture.value
     spot = BeautifulSoup(live.picture.value, "html.parser").select_one(".mc-spot")
-    steps = (math.log10(3) + 1) / 3 * 4  # of five
+    steps = 1 + (math.log10(0.1) - math.log10(0.003)) / 3 * 4  # of five
     assert float(spot["cx"][:-1]) == pytest.approx(20 * steps, abs=0.1)
 
 

@@ -2,15 +2,16 @@ import pytest
 import torch
 
 from modeconn_lite import data, zoo
-from modeconn_lite.methods import CHAPTERS, METHODS, base, method
+from modeconn_lite.methods import CHAPTERS, METHODS, base, flows, method
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import apply
 
 
 @pytest.mark.parametrize("key", METHODS)
 def test_every_method_joins_a_to_b(key):
-    network, dataset, weights = zoo.network("digits"), data.load("digits"), zoo.load("digits")
-    a, b, found = weights[0], weights[1], METHODS[key]
+    name = "digits-wide" if key in flows.FLOWS else "digits"  # flows are of one hidden layer
+    network, dataset, (a, b) = zoo.network(name), data.load("digits"), zoo.load(name)[-2:]
+    found = METHODS[key]
     assert found is method(key)
     assert found.key == key
     path = found.connect(network, a, b, dataset.train)
@@ -76,7 +77,18 @@ def test_tables_call_the_methods_so():
         "activations-repair": "Activation matching + line + REPAIR + swaps back to B",
         "dropout": "Dropout path",
         "arc": "Arc",
+        "rnvp-flow": "RNVP Flow",
+        "iaf-flow": "IAF Flow",
+        "rnvp-bijection": "RNVP Bijection",
         "transport-copy": "OT + line, to a copy of B",
         "transport": "OT + swaps back to B",
         "transport-free": "OT + free swaps",
+        "linear-wa": "Linear + WA",
+        "arc-wa": "Arc + WA",
+        "transport-wa-copy": "OT + WA, to a copy of B",
+        "transport-wa": "OT + WA + swaps back to B",
+        "linear-butterfly": "Linear + Butterfly",
+        "arc-butterfly": "Arc + Butterfly",
+        "transport-butterfly-copy": "OT + Butterfly, to a copy of B",
+        "transport-butterfly": "OT + Butterfly + swaps back to B",
     }

@@ -1,0 +1,248 @@
+"""Chapter 6. The weights with which a layer says what it said before, when what it hears changed.
+
+That is a least-squares problem over all images and, for a convolution, all places. Its normal
+equations are summed up a chunk of images at a time: however many there are, memory is the same.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..anatomy import batch_norms
+from ..checks import check_inputs, check_network, check_number
+from ..networks import ResidualBlock
+from ..neurons import tried_layers
+from ..stages import Stages, run_stages
+from ..weights import Weights, check_weights
+
+RIDGE = 1e-4
+ROWS = 4096  # images, or places of images, at a time
+KEPT = 16_777_216  # numbers of a layer's targets that are kept between two calls: 64 megabytes
+BLOCKS = 8  # of a side of the matrix of products: of 64, the 28 below its diagonal are left out
+
+Part = tuple[Tensor, Tensor]  # (r, d) of what is heard, (r, m) of what is to be said
+
+
+@torch.no_grad()
+def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Tensor:
+    """The W that minimises ‖Φ Wᵀ − Y‖² + λ ‖W‖²: shape (m, d), float64.
+
+    Parameters
+    ----------
+    parts : iterable of (Φ, Y), shapes (r, d) and (r, m)
+        Some rows at a time.
+    rows : int
+        How many there are in all.
+    ridge : float
+        λ in units of the mean of the diagonal of ΦᵀΦ, so that neither the number of rows nor the
+        unit of Φ matters. As it goes to zero, W goes to the pseudo-inverse's solution.
+
+    Raises
+    ------
+    ValueError
+        If features depend on each other too much for so small a ridge, or are not finite.
+
+    Notes
+    -----
+    For more rows than features, W = YᵀΦ (ΦᵀΦ + λI)⁻¹ by Cholesky: some 9/16 r d² + d³/6
+    multiplications, and memory for 3 d² numbers. Products are computed in Φ's precision, a part at
+    a time, and summed in float64. For fewer rows it is the same matrix in another form,
+    W = Yᵀ (ΦΦᵀ + λI)⁻¹ Φ, all in float64; if the rows are independent, λ may be zero, and then
+    Φ Wᵀ = Y.
+
+    The pseudo-inverse by singular values, as in released code [1]_, takes those below a threshold
+    for zero, so that W jumps when the rank does. A ridge damps the direction of a singular value σ
+    by σ² / (σ² + λ), which is smooth. It matters most where there are about as many rows as
+    features: the smallest σ is then nearly zero, and without a ridge W explodes in its direction.
+
+    References
+    ----------
+    .. [1] github.com/avecplezir/distribution-based-connectivity
+    """
+    check_number(ridge, "ridge", low=0)
+    given = ((_single(phi), _single(y)) for phi, y in parts)
+    first = next(given)
+    parts, d = chain([first], given), first[0].shape[1]
+    if rows <= d:
+        doubles = [(phi.double(), y.double()) for phi, y in parts]
+        phi, y = (torch.cat(list(found)) for found in zip(*doubles, strict=True))
+        return (phi.T @ _solved(phi @ phi.T, y, ridge * rows / d, ridge)).T
+    gram, cross = (first[0].new_zeros(d, n, dtype=torch.float64) for n in (d, first[1].shape[1]))
+    side = -(-d // BLOCKS)
+    for phi, y in parts:
+        for low in range(0, d, side):
+            gram[low : low + side, low:] += phi[:, low : low + side].T @ phi[:, low:]
+        cross += phi.T @ y
+    gram.triu_()
+    gram += gram.triu(1).T
+    return _solved(gram, cross, ridge, ridge).T
+
+
+def _single(value: Tensor) -> Tensor:
+    """In single precision, if it is in half of it."""
+    return value.float() if value.dtype.itemsize < 4 else value
+
+
+def _solved(gram: Tensor, cross: Tensor, shift: float, ridge: float) -> Tensor:
+    """(G + shift · mean of its diagonal)⁻¹ C, for G positive semi-definite; G is written into."""
+    mean = gram.diagonal().mean()
+    if mean == 0:  # nothing is heard
+        return torch.zeros_like(cross)
+    gram.diagonal().add_(shift * mean)
+    factor, fault = torch.linalg.cholesky_ex(gram)
+    rounding = len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().max()
+    if int(fault) or not factor.diagonal().square().min() > rounding:
+        raise ValueError(
+            f"what {len(gram)} neurons or images give is too dependent for ridge = {ridge:g}, or"
+            f" not finite; give a larger ridge, such as {max(10 * ridge, RIDGE):g}"
+        )
+    return torch.cholesky_solve(cross, factor)
+
+
+def patches(module: nn.Module, h: Tensor) -> Tensor:
+    """What a linear layer multiplies its weights with: shape (images · places, d).
+
+    For `nn.Linear` its inputs; for `nn.Conv2d` all patches of them, at every place, channels
+    first, as its weight has them: `weight.flatten(1)`.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return h
+    how = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    h = F.pad(h, module._reversed_padding_repeated_twice, mode=how)
+    found = F.unfold(h, module.kernel_size, module.dilation, stride=module.stride)
+    return found.transpose(1, 2).flatten(0, 1)
+
+
+class Follower:
+    """Keeps what a network's layers say, as closely as their weights can, whatever moves below.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture.
+    a : Weights
+        With which layers say what they are to go on saying; biases apart, which stay [1]_.
+    x : Tensor, shape (images, …)
+        The images on which they do.
+    ridge : float
+        As for `least_squares`.
+    b : Weights, optional
+        Other weights, of which the outputs may become a share of what is said.
+
+    Raises
+    ------
+    ValueError
+        If the weights or inputs do not fit, the network is not understood, or it normalises.
+
+    References
+    ----------
+    .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
+       approaches, 2020, Eq. 9, 10 and section 4.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        a: Weights,
+        x: Tensor,
+        *,
+        ridge: float = RIDGE,
+        b: Weights | None = None,
+    ) -> None:
+        check_weights(a, like=check_network(network), name="a")
+        if b is not None:
+            check_weights(b, like=a, name="b")
+        tried_layers(network, check_inputs(x))
+        if norms := batch_norms(network):
+            raise ValueError(
+                f"layer {norms[0]!r} normalises, so what is heard depends on the images that come"
+                " together; weight adjustment knows networks without BatchNorm"
+            )
+        self.a, self.b, self.x = a, b, x.to(next(iter(a.values())))
+        self.ridge = check_number(ridge, "ridge", low=0)
+        self.stages = Stages(network, a, self.x)
+        self.outputs = [key for stage in self.stages.chain for key in stage.names.values()][-1]
+        self.outputs = self.outputs.removesuffix("bias").removesuffix("weight") + "weight"
+        self.known: dict[tuple[str, str, int, int], Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, weights: Weights, tensors: Sequence[str], share: float = 0.0) -> Weights:
+        """The weights in which these tensors are solved for, one after another.
+
+        Parameters
+        ----------
+        weights : Weights
+        tensors : sequence of str
+            Weights of linear layers, from the inputs up.
+        share : float
+            How much of the outputs is to be b's, and of their bias. What hidden layers say in a
+            and in b are words of two languages: there it is a's whatever the share.
+        """
+        if share and self.b is None:
+            raise ValueError("a share of b's outputs is asked for; give b")
+        for tensor in tensors:
+            rows = len(self.x) * len(self.heard(self.a, tensor, self.x[:1]))
+            parts = (
+                (self.heard(weights, tensor, self.x[images]), self.targets(tensor, images, share))
+                for images in self.chunks(rows // len(self.x))
+            )
+            found = least_squares(parts, rows, self.ridge)
+            weights = weights | {tensor: found.view_as(weights[tensor]).to(weights[tensor])}
+            bias = tensor[: -len("weight")] + "bias"
+            if share and tensor == self.outputs and self.b and bias in weights:
+                weights[bias] = torch.lerp(self.a[bias], self.b[bias], share)
+        return weights
+
+    @torch.no_grad()
+    def residual(self, weights: Weights, tensor: str, share: float = 0.0) -> float:
+        """How far a layer is from saying what it should: ‖Φ Wᵀ − Y‖ / ‖Y‖."""
+        missed = wanted = 0.0
+        for images in self.chunks(len(self.heard(self.a, tensor, self.x[:1]))):
+            y = self.targets(tensor, images, share)
+            said = self.heard(weights, tensor, self.x[images]) @ weights[tensor].flatten(1).T
+            missed += float((said - y).double().square().sum())
+            wanted += float(y.double().square().sum())
+        return (missed / wanted) ** 0.5 if wanted else missed**0.5
+
+    def chunks(self, places: int) -> Iterator[slice]:
+        """Slices of the images: ROWS places in each, unless activations then became too many."""
+        step = max(1, min(ROWS // places, 16 * self.stages.step))
+        for start in range(0, len(self.x), step):
+            yield slice(start, min(start + step, len(self.x)))
+
+    def heard(self, weights: Weights, tensor: str, x: Tensor) -> Tensor:
+        """What a weight is multiplied with: shape (images · places, d)."""
+        stages = self.stages.chain
+        at = next((i for i, stage in enumerate(stages) if tensor in stage.keys), len(stages))
+        module = stages[at].module if at < len(stages) else None
+        known = isinstance(module, nn.Linear | nn.Conv2d | ResidualBlock)
+        if not known or not tensor.endswith("weight"):
+            raise ValueError(f"no linear layer of this network has a weight {tensor!r}")
+        h = run_stages(stages[:at], weights, self.stages.own(x))
+        if tensor.endswith(".leave.weight") and isinstance(module, ResidualBlock):
+            # What its forward does before it leaves.
+            enter = tensor.replace(".leave.", ".enter.")
+            bias = weights.get(enter.removesuffix("weight") + "bias")
+            h = F.linear(h, weights[enter], bias).relu()
+        return patches(module, h)
+
+    def targets(self, tensor: str, images: slice, share: float = 0.0) -> Tensor:
+        """What a layer should say, without its bias: shape (images · places, m)."""
+        said = self._said("a", self.a, tensor, images)
+        if share and tensor == self.outputs and self.b:
+            said = torch.lerp(said, self._said("b", self.b, tensor, images), share)
+        return said
+
+    def _said(self, who: str, weights: Weights, tensor: str, images: slice) -> Tensor:
+        key = who, tensor, images.start, images.stop
+        if key in self.known:
+            return self.known[key]
+        heard = self.heard(weights, tensor, self.x[images])
+        said = heard @ weights[tensor].flatten(1).T
+        count = images.stop - images.start
+        if said.numel() // count * len(self.x) <= KEPT:
+            self.known[key] = said
+        return said
