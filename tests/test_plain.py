@@ -106,7 +106,7 @@ def rendered(notebook) -> str:
 def test_every_cell_renders_without_stray_markup(notebook):
     for text in texts(notebook):
         soup = BeautifulSoup(markdown2html_mistune(text), "html.parser")
-        for tag in soup.select("code"):
+        for tag in soup.select("code, pre"):
             tag.decompose()
         read = FORMULA.sub("", soup.get_text())
         assert not re.search(r"\*|`|\]\(|</?[a-z]+|^\s*(>|#|\|)", read, re.MULTILINE), read
