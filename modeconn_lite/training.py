@@ -340,7 +340,7 @@ def _try_out(
     """Refuse what would fail in the first step; what becomes of the given images otherwise."""
     seen = {}
     if augment is not None:
-        x = seen["augmented images"] = _augmented_twice(augment, x)
+        x = seen["augmented images"] = augmented_twice(augment, x)
     # Without dropout: its masks depend on the device. The rate is among the layers' words.
     first = {key: w[0] for key, w in weights.items()}
     with torch.no_grad():
@@ -368,8 +368,15 @@ def _try_out(
     return seen | {"outputs of the network": still}
 
 
-def _augmented_twice(augment: Augment, x: Tensor) -> Tensor:
-    """Some images augmented, for sure by the generator alone."""
+def augmented_twice(augment: Augment, x: Tensor) -> Tensor:
+    """Some images augmented, for sure by the generator alone.
+
+    Raises
+    ------
+    ValueError
+        If `augment` is no function, fails, drops images, makes what is not finite, or draws from
+        elsewhere.
+    """
     if not callable(augment):
         raise ValueError(f"augment must be a function of images and a generator, not {augment!r}")
     with torch.random.fork_rng(devices=[]):

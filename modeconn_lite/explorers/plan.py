@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_number, check_whole
+from ..checks import check_number, check_numbers, check_whole, check_word, describe
 from ..methods.transport import plan, rounded
 from .base import Control, Explorer
 from .markup import base64, figure, png, readout, stretched
@@ -64,14 +64,15 @@ class PlanExplorer(Explorer):
     points : int
         How many plans there are, the exact one included.
     quality : function, optional
-        What a matching is worth as a path, from its order: a barrier in nats.
+        What a matching is worth as a path, from its order: a barrier in nats, a finite number.
     title : str
         Heading of the picture.
 
     Raises
     ------
     ValueError
-        If the cost is no such matrix, or the range is empty.
+        If the cost is no such matrix or its exact plan costs nothing, the range is empty, or
+        `quality` is no function or gives no finite number.
     """
 
     kinds = ("base", "plan")
@@ -90,11 +91,21 @@ class PlanExplorer(Explorer):
         check_number(sharpest, "sharpest", low=0, open_low=True)
         check_number(most_blurred, "most_blurred", low=sharpest, open_low=True)
         check_whole(points, "points", low=3)
-        self.title, self.names, self.quality = title, [title], quality
-        self.cost = cost.detach().double().cpu()
+        if quality is not None and not callable(quality):
+            raise ValueError(f"quality must be a function of an order, not {describe(quality)}")
+        self.title = check_word(title, "title")
+        self.names, self.quality = [title], quality
+        self.cost = check_numbers(cost, "cost", "a square matrix of numbers").clone()
+        if self.cost.dim() != 2 or self.cost.shape[0] != self.cost.shape[1]:
+            raise ValueError(f"cost must be a square matrix, not {describe(cost)}")
         self.best = plan(self.cost)
         self.order = rounded(self.best)
         self.least = float((self.best * self.cost).sum())
+        if self.least <= 0:
+            raise ValueError(
+                f"the exact plan costs {self.least:g}, and costs are shown in units of it; give"
+                " two clouds that differ, and squared distances"
+            )
         self.powers = torch.linspace(log10(sharpest), log10(most_blurred), points - 1).tolist()
         self.states = [self.at(0.0)] + [self.at(10**power) for power in self.powers]
 
@@ -105,11 +116,14 @@ class PlanExplorer(Explorer):
     def at(self, regularisation: float) -> Matched:
         """The plan of a regularisation, zero for the exact one."""
         n, cost = len(self.cost), self.cost
+        check_number(regularisation, "regularisation", low=0)
         found = plan(cost, regularisation=regularisation) if regularisation else self.best
         order = rounded(found)
         columns = torch.argsort(self.order)  # where each column stands in the picture
         rounded_cost = float(cost[torch.arange(n), order].mean()) / self.least
-        quality = self.quality(order) if self.quality else None
+        quality = None
+        if self.quality:
+            quality = check_number(self.quality(order.clone()), "the quality of an order")
         total = float((found * cost).sum()) / self.least
         return Matched(
             regularisation, n * found[:, self.order], columns[order], total, rounded_cost, quality

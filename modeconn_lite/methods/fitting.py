@@ -56,21 +56,24 @@ class Fit:
         seed: int,
         rows: Tensor,
         words: dict[str, str],
+        seen: Weights | None = None,
     ) -> None:
         self.flow, self.epochs = flow, check_whole(epochs, "epochs")
-        self.held_out, self.seed = held_out, seed
+        self.held_out = check_whole(held_out, "held_out")
+        self.seed = check_whole(seed, "seed")
         self.rate = check_number(rate, "rate", low=0, open_low=True)
         decay = check_number(weight_decay, "weight_decay", low=0)
-        self.adam = torch.optim.AdamW(flow.parameters(), lr=rate, weight_decay=decay)
+        self.adam = torch.optim.AdamW(flow.parameters(), lr=self.rate, weight_decay=decay)
         numbers = {"epochs": self.epochs, "rate": self.rate, "weight_decay": decay}
-        numbers |= {"held_out": held_out, "seed": seed}
+        numbers |= {"held_out": self.held_out, "seed": self.seed}
         words = {name: repr(value) for name, value in numbers.items()} | words
         words |= {"flow": repr(flow), "networks": digest([rows])}
         few = {"outputs of the network": flow.latent(rows[0, :4]).detach().cpu()}
-        self.identity = Identity(words, few)
+        self.identity = Identity(words, (seen or {}) | few)
         self.loss, self.judged = torch.zeros(0), torch.zeros(0)
         self.best = self._state()
 
+    @torch.enable_grad()
     def run(
         self,
         losses: Losses,

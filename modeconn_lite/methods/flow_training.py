@@ -27,7 +27,7 @@ from ..checks import check_choice, check_number, check_split, check_whole
 from ..data import Split
 from ..neurons import with_butterflies
 from ..storage import save
-from ..training import Augment
+from ..training import Augment, augmented_twice
 from ..weights import Weights, apply, copy_of, stack
 from .fitting import Fit, FlowTraining
 from .flows import check_flow, neuron_parts, neuron_sample, the_layer
@@ -99,8 +99,8 @@ def fit_likelihood(
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, section 3.3.
     """
-    check_whole(batch, "batch", low=1)
-    check_number(jitter, "jitter", low=0)
+    batch = check_whole(batch, "batch", low=1)
+    jitter = check_number(jitter, "jitter", low=0)
     rows = neuron_sample(network, many)
     own, others = _parted(rows, held_out)
     x, unseen = own.flatten(0, 1), others.flatten(0, 1)
@@ -185,17 +185,20 @@ def fit_bijection(
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, section 3.3.
     """
-    for name, value in {"pairs": pairs, "images": images}.items():
-        check_whole(value, name, low=1)
+    pairs, images = check_whole(pairs, "pairs", low=1), check_whole(images, "images", low=1)
     check_split(split)
-    if t is not None:
-        check_number(t, "t", low=0, high=1)
-    if held_out == 1:
-        raise ValueError("held_out is 1, and one network makes no pair; hold out 0, or 2 or more")
+    t = None if t is None else check_number(t, "t", low=0, high=1)
     rows = neuron_sample(network, many)
-    own, _ = _parted(rows, held_out)
+    own, others = _parted(rows, held_out)
+    if len(others) == 1:
+        raise ValueError("held_out is 1, and one network makes no pair; hold out 0, or 2 or more")
     flow = _new_flow(network, own.flatten(0, 1), kind, layers, hidden, seed)
     x, y = _fitting_images(network, many[0], split)
+    tried = {}
+    if augment is not None:
+        few = augmented_twice(augment, x[:8])
+        apply(network, many[0], few)
+        tried["augmented images"] = few.cpu()
     loss_at = _LossAt(network, flow, rows, stack(many))
     learned = torch.tensor(list(combinations(range(len(own)), 2)))
     unseen = torch.tensor([*combinations(range(len(own), len(rows)), 2)] or [(0, 1)])
@@ -210,8 +213,8 @@ def fit_bijection(
 
     def judge() -> Tensor:
         places = torch.tensor([0.25, 0.5, 0.75] if t is None else [t])
-        pairs = [pair.expand(len(places), 2) for pair in unseen]
-        return torch.stack([loss_at(places, pair, x, y).mean() for pair in pairs]).mean()
+        each = [pair.expand(len(places), 2) for pair in unseen]
+        return torch.stack([loss_at(places, pair, x, y).mean() for pair in each]).mean()
 
     words = {
         "pairs": repr(pairs),
@@ -222,7 +225,7 @@ def fit_bijection(
     words |= {"augment": "None" if augment is None else "given", "drawn": repr(images)}
     words |= {"images": digest([x]), "labels": digest([y])}
     words |= {"layers": digest([], architecture(network))}
-    fit = Fit(flow, epochs, rate, weight_decay, held_out, seed, rows, words)
+    fit = Fit(flow, epochs, rate, weight_decay, held_out, seed, rows, words, tried)
     return fit.run(losses, judge, progress, checkpoint)
 
 
@@ -231,7 +234,8 @@ class _LossAt:
 
     def __init__(self, network: nn.Module, flow: Flow, rows: Tensor, many: Weights) -> None:
         self.network, self.layer = copy_of(network).eval(), the_layer(network)
-        self.flow, self.rows, self.many = flow, rows, many
+        self.flow, self.rows = flow, rows
+        self.many = {key: w.detach() for key, w in many.items()}
 
     def __call__(
         self, t: Tensor, pairs: Tensor, x: Tensor, y: Tensor, order: Tensor | None = None
@@ -274,6 +278,7 @@ class StepCost:
     megabytes: float
 
 
+@torch.enable_grad()
 def cost_of_a_step(
     network: nn.Module,
     many: Sequence[Weights],
@@ -303,8 +308,8 @@ def cost_of_a_step(
     ValueError
         As `fit_bijection`.
     """
-    check_whole(times, "times", low=1)
-    check_whole(pairs, "pairs", low=1)
+    for name, value in {"times": times, "pairs": pairs, "images": images}.items():
+        check_whole(value, name, low=1)
     rows = neuron_sample(network, many)
     x, y = (each[:images] for each in _fitting_images(network, many[0], split))
     flow = _new_flow(network, rows.flatten(0, 1), kind, layers, hidden, seed=0)
@@ -354,6 +359,11 @@ def _new_flow(
 ) -> Flow:
     """An untrained flow that standardises these neurons, in their precision and place."""
     check_whole(layers, "layers", low=1)
+    if x.dtype.itemsize < 4:
+        raise ValueError(
+            f"a flow is not trained in {x.dtype}; give weights.to(w, torch.float32) of each"
+            " network: the flow then serves those in half precision too"
+        )
     flow = Flow(neuron_parts(network), kind, layers=layers, hidden=hidden, seed=seed).to(x)
     flow.fit_gaussian(x)
     return flow

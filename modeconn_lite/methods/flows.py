@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .. import zoo
 from ..checks import (
+    all_finite,
     check_choice,
     check_device,
     check_list,
@@ -78,7 +79,7 @@ def neuron_sample(network: nn.Module, many: Sequence[Weights]) -> Tensor:
     for k, w in enumerate(many):
         check_weights(w, like=network, name=f"network {k}")
         check_weights(w, like=many[0], name=f"network {k}")
-    return torch.stack([butterflies(w, layer) for w in many])
+    return torch.stack([butterflies(w, layer) for w in many]).detach()
 
 
 def check_flow(flow: Any, network: nn.Module) -> Flow:
@@ -87,7 +88,7 @@ def check_flow(flow: Any, network: nn.Module) -> Flow:
     Raises
     ------
     ValueError
-        If it is none, or its neurons have other parts.
+        If it is none, its neurons have other parts, or a number in it is not finite.
     """
     if not isinstance(flow, Flow):
         raise ValueError(f"flow must be a Flow, not {describe(flow)}")
@@ -98,6 +99,8 @@ def check_flow(flow: Any, network: nn.Module) -> Flow:
             f" {type(network).__name__} have {parts}: train one with flow_training.fit_likelihood"
             " or fit_bijection, on networks like it"
         )
+    if not all_finite(flow.state_dict()):
+        raise ValueError("flow holds values that are not finite; train it at a smaller rate")
     return flow
 
 
@@ -115,7 +118,8 @@ def flow_path(
     a, b : Weights
         The path's ends, to the bit.
     flow : Flow
-        ν, of neurons like these. It is used in the weights' precision and on their device.
+        ν, of neurons like these. It is used on the weights' device and in their precision, but no
+        less than single.
     name : str
         How figures and tables call the path.
 
@@ -138,6 +142,8 @@ def flow_path(
     layer, around = the_layer(network), arc(network, a, b)
     check_flow(flow, network)
     x, y = butterflies(a, layer), butterflies(b, layer)
+    wide = torch.promote_types(x.dtype, torch.float32)  # in half precision ν⁻¹ would miss the ends
+    x, y = x.to(wide), y.to(wide)
     own = copy.deepcopy(flow).to(x).requires_grad_(False)
     with torch.no_grad():
         start, end = own.latent(x), own.latent(y)
@@ -148,7 +154,8 @@ def flow_path(
         if t in (0, 1):
             return weights
         cos, sin = math.sin(math.pi / 2 * (1 - t)), math.sin(math.pi / 2 * t)
-        return with_butterflies(weights, layer, own.neurons(cos * start + sin * end))
+        moved = with_butterflies(weights, layer, own.neurons(cos * start + sin * end))
+        return {key: value.to(weights[key].dtype) for key, value in moved.items()}
 
     return FunctionPath(weights_at, name)
 

@@ -189,8 +189,15 @@ class Flow(nn.Module):
 
         By the symmetric root of their covariance. Directions in which they hardly vary, or cannot
         because they are few, count as if they varied by `NARROW` of the mean.
+
+        Raises
+        ------
+        ValueError
+            If they are no such neurons, or none, or not finite.
         """
         rows = self._checked(x).reshape(-1, self.size).double()
+        if not len(rows) or not torch.isfinite(rows).all():
+            raise ValueError("a Gaussian needs neurons, one at least, whose numbers are all finite")
         covariance = (rows - rows.mean(0)).T @ (rows - rows.mean(0)) / len(rows)
         values, axes = torch.linalg.eigh(covariance)
         floor = NARROW**2 * values.mean().clamp(min=torch.finfo(torch.float32).tiny)
@@ -231,10 +238,11 @@ class Flow(nn.Module):
         return list(self.layers)
 
     def _checked(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.shape[-1:] != (self.size,):
+        dense = isinstance(x, Tensor) and x.layout is torch.strided and not x.is_meta
+        if not dense or not x.is_floating_point() or x.shape[-1:] != (self.size,):
             raise ValueError(
-                f"this flow takes neurons of {self.size} numbers, shape (…, {self.size}), not"
-                f" {describe(x)}"
+                f"this flow takes neurons of {self.size} numbers, a dense tensor of shape"
+                f" (…, {self.size}), not {describe(x)}"
             )
         return x
 

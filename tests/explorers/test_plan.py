@@ -131,6 +131,11 @@ def test_without_a_quality_none_is_said(cost):
         ({"points": 2}, "points"),
         ({"sharpest": 0}, "sharpest"),
         ({"sharpest": 2, "most_blurred": 1}, "most_blurred"),
+        ({"title": 3}, "title must be a string"),
+        ({"quality": 3}, "quality must be a function of an order"),
+        ({"quality": lambda order: math.nan}, "the quality of an order must be a finite number"),
+        ({"quality": lambda order: "good"}, "the quality of an order must be"),
+        ({"quality": lambda order: torch.ones(2)}, "the quality of an order must be"),
     ],
 )
 def test_bad_calls(cost, options, message):
@@ -138,7 +143,31 @@ def test_bad_calls(cost, options, message):
         PlanExplorer(cost, **options)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 4), torch.zeros(0, 0), torch.ones(3)])
+BAD = [torch.ones(3, 4), torch.zeros(0, 0), torch.ones(3), None, "x", torch.eye(3) + 0j]
+
+
+@pytest.mark.parametrize("bad", [*BAD, torch.ones(3, 3, device="meta"), torch.eye(3).bool()])
 def test_a_cost_that_is_no_square_matrix(bad):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="cost"):
         PlanExplorer(bad)
+
+
+@pytest.mark.parametrize("free", [torch.zeros(3, 3), 1 - torch.eye(3), -torch.ones(3, 3)])
+def test_costs_that_are_no_unit(free):
+    with pytest.raises(ValueError, match=r"the exact plan costs .* two clouds that differ"):
+        PlanExplorer(free)
+
+
+def test_nothing_is_shared_with_the_caller(cost, shown):
+    own = cost.clone()
+    found = PlanExplorer(own, points=6, quality=lambda order: float(order.zero_()[0]))
+    own.zero_()
+    assert torch.equal(found.cost, cost)
+    for one, two in zip(found.states, shown.states, strict=True):
+        assert torch.equal(one.order, two.order)
+
+
+def test_a_regularisation_that_is_none(shown):
+    for wrong in (None, -1, math.nan, True):
+        with pytest.raises(ValueError, match="regularisation must be"):
+            shown.at(wrong)

@@ -1,5 +1,6 @@
 """The loop in which flows are trained: interrupted and taken up again, seeded, and refusing."""
 
+import numpy as np
 import pytest
 import torch
 from small_networks import same
@@ -80,6 +81,13 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
             likelihood(checkpoint=file, **options)
     with pytest.raises(ValueError, match="trained by is likelihood instead of loss half-way"):
         bijection(checkpoint=file)
+    again = likelihood(checkpoint=file, seed=np.int64(0), held_out=np.int64(2))
+    assert equal(again, likelihood()), "the same numbers are the same training"
+    file = tmp_path / "augmented.safetensors"
+    bijection(checkpoint=file, augment=lambda x, g: x + 1)
+    with pytest.raises(ValueError, match="augmented images differ"):
+        bijection(checkpoint=file, augment=lambda x, g: x + 2)
+    file = tmp_path / "flow.safetensors"
     other = [fresh_weights(NETWORK, seed) for seed in range(5, 10)]
     with pytest.raises(ValueError, match="networks differ"):
         fit_likelihood(NETWORK, other, checkpoint=file, **(SMALL | {"held_out": 2}))

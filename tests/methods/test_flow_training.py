@@ -1,9 +1,11 @@
 """Training of flows: by likelihood, by the loss half-way, what it costs, and what ships."""
 
 import math
+from fractions import Fraction
 from itertools import combinations
 from statistics import mean
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from modeconn_lite.methods.invertible import Flow
 from modeconn_lite.networks import mlp
 from modeconn_lite.neurons import permute
 from modeconn_lite.training import train
-from modeconn_lite.weights import apply, fresh_weights
+from modeconn_lite.weights import apply, fresh_weights, to
 
 SMALL = {"layers": 2, "hidden": 8, "epochs": 4, "rate": 0.01}
 
@@ -148,7 +150,7 @@ def test_an_augmentation_is_used():
         return x + torch.rand((), generator=g)
 
     with_it = fit_bijection(network, many, spots(), augment=shift, images=40, **SMALL)
-    assert set(seen) == {(40, 3)}
+    assert set(seen) == {(8, 3), (40, 3)}  # eight are tried first
     without = fit_bijection(network, many, spots(), images=40, **SMALL)
     assert not torch.equal(with_it.loss, without.loss)
 
@@ -162,8 +164,72 @@ def test_the_networks_and_the_callers_mode_are_left_alone():
     ]
     fit_bijection(network, many, spots(), **SMALL)
     assert network.training
+    trained = [dict(mlp((3, 8, 2)).named_parameters()) for _ in range(3)]
+    fit_bijection(network, trained, spots(), **SMALL)
+    fit_likelihood(network, trained, **SMALL)
+    cost_of_a_step(network, trained, spots(), layers=1, hidden=4)
+    assert all(p.grad is None for each in trained for p in each.values())
     after = (*many, dict(network.named_parameters()))
     assert all(same(a, b) for a, b in zip(after, before, strict=True))
+
+
+@torch.no_grad()
+def test_they_train_where_the_caller_wants_no_gradients():
+    network = mlp((3, 8, 2))
+    many = [fresh_weights(network, seed) for seed in range(3)]
+    assert len(fit_likelihood(network, many, **SMALL).loss) == 4
+    assert len(fit_bijection(network, many, spots(), **SMALL).loss) == 4
+    assert cost_of_a_step(network, many, spots(), layers=1, hidden=4).seconds > 0
+
+
+def test_numbers_of_other_libraries():
+    network = mlp((3, 8, 2))
+    many = [fresh_weights(network, seed) for seed in range(4)]
+    one = SMALL | {"rate": Fraction(1, 100), "seed": np.int64(2**62), "held_out": np.int64(2)}
+    fit_likelihood(network, many, **one, batch=np.int64(9), jitter=Fraction(1, 5))
+    fit_bijection(
+        network, many, spots(), **one, pairs=np.int64(1), images=np.int64(9), t=Fraction(1, 2)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_too_coarse_to_train_in(dtype):
+    network = mlp((3, 8, 2))
+    many = [to(fresh_weights(network, seed), dtype) for seed in range(3)]
+    for call in (
+        lambda: fit_likelihood(network, many, **SMALL),
+        lambda: fit_bijection(network, many, spots(), **SMALL),
+        lambda: cost_of_a_step(network, many, spots()),
+    ):
+        with pytest.raises(ValueError, match=f"not trained in {dtype}; give weights.to"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (3, "augment must be a function"),
+        (lambda x: x, "augment fails on images"),
+        (lambda x, g: x[:3], "augment made"),
+        (lambda x, g: x / 0, "not finite"),
+        (lambda x, g: x + torch.rand(x.shape), "draw from the generator"),
+        (lambda x, g: x[:, :2], r"\(images, 3\), not \(8, 2\)"),
+        (lambda x, g: x.double(), "float64"),
+    ],
+)
+def test_augmentations_that_are_none(augment, message):
+    network = mlp((3, 8, 2))
+    many = [fresh_weights(network, seed) for seed in range(3)]
+    with pytest.raises(ValueError, match=message):
+        fit_bijection(network, many, spots(), augment=augment, **SMALL)
+
+
+@pytest.mark.parametrize("images", [0, -1, True, 1.5, "x"])
+def test_a_step_on_no_images_costs_nothing_that_can_be_said(images):
+    network = mlp((3, 8, 2))
+    many = [fresh_weights(network, seed) for seed in range(2)]
+    with pytest.raises(ValueError, match="images must be"):
+        cost_of_a_step(network, many, spots(), images=images)
 
 
 def test_an_inverse_autoregressive_bijection_costs_many_times_as_much(wide):

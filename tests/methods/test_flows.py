@@ -131,6 +131,27 @@ def test_it_follows_the_weights_and_changes_nothing(many):
     assert all(torch.allclose(path(0.5)[k].float(), w, atol=1e-4) for k, w in single.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_meets_the_ends(dtype):
+    """Of few neurons, which leave many directions without spread: hard on ν⁻¹."""
+    network = mlp((64, 8, 10))
+    many = [fresh_weights(network, seed) for seed in range(2)]
+    flow = bent(network, many)
+    a, b = (to(w, dtype) for w in many)
+    near, single = (flows.flow_path(network, *ends, flow)(1e-6) for ends in ((a, b), many))
+    assert {w.dtype for w in near.values()} == {dtype}
+    step = torch.finfo(dtype).eps
+    assert all(torch.allclose(near[k].float(), single[k], rtol=step, atol=step) for k in near)
+
+
+def test_each_tensor_keeps_its_precision():
+    network = mlp((64, 8, 10))
+    many = [fresh_weights(network, seed) for seed in range(2)]
+    mixed = [w | {"1.bias": w["1.bias"].double()} for w in many]
+    path = flows.flow_path(network, *mixed, bent(network, many))
+    assert all(path(0.5)[key].dtype == w.dtype for key, w in mixed[0].items())
+
+
 def test_any_width(digits):
     network = mlp((64, 30, 10))
     a, b = fresh_weights(network, 0), fresh_weights(network, 1)
@@ -234,6 +255,13 @@ def test_a_flow_of_other_neurons_is_refused_and_says_how_to_train_one(digits):
             method.connect(network, a, b, digits.train)
     with pytest.raises(ValueError, match="flow must be a Flow, not 'rnvp-flow'"):
         flows.flow_path(NETWORK, *zoo.load("digits-wide")[:2], "rnvp-flow")
+
+
+def test_a_flow_that_diverged_is_refused(many):
+    flow = flows.load("rnvp-flow")
+    flow.mean[3] = math.nan
+    with pytest.raises(ValueError, match="flow holds values that are not finite"):
+        flows.flow_path(NETWORK, *many[:2], flow)
 
 
 def test_samples_that_are_none(many):

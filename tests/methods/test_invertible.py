@@ -197,3 +197,20 @@ def test_what_is_no_row_of_neurons_is_refused(kind):
         for function in (flow.latent, flow.neurons, flow.log_density, flow.fit_gaussian):
             with pytest.raises(ValueError, match="takes neurons of 7 numbers"):
                 function(wrong)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.full((3, 7), math.nan), "finite"),
+        (torch.full((3, 7), math.inf), "finite"),
+        (torch.zeros(0, 7), "one at least"),
+        (torch.zeros(3, 7).to_sparse(), "dense"),
+        (torch.zeros(3, 7, device="meta"), "dense"),
+    ],
+)
+def test_no_gaussian_of_neurons_that_are_none(x, message):
+    flow = Flow((4, 1, 2))
+    with pytest.raises(ValueError, match=message):
+        flow.fit_gaussian(x)
+    assert not flow.mean.any()
