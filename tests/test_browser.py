@@ -331,9 +331,15 @@ def test_who_is_folded_runs_as_a_thin_line(page):
     lane, runner = root.locator("[data-lane='1']"), root.locator("[data-runner='1']")
     curve = root.locator("[data-path='1'] .mc-test")
     width = "c => parseFloat(getComputedStyle(c).strokeWidth)"
+
+    def wait_until_folded(folded):  # the browser tells the page so a moment later
+        back = f"c => c.closest('.mc-curve').classList.contains('mc-back') === {folded}"
+        page.wait_for_function(back, arg=curve.element_handle(), timeout=10_000)
+
     strong = curve.evaluate(width), runner.bounding_box()["width"]
     assert lane.locator(".mc-album").is_visible()
     lane.locator("summary").click()
+    wait_until_folded("true")
     assert not lane.locator(".mc-album").is_visible() and lane.locator(".mc-score").is_visible()
     assert curve.evaluate(width) < strong[0] and runner.bounding_box()["width"] < strong[1]
     slider, height = root.locator("input[type=range]"), root.bounding_box()["height"]
@@ -343,6 +349,7 @@ def test_who_is_folded_runs_as_a_thin_line(page):
     assert "mc-fallen" in lane.get_attribute("class")
     assert root.bounding_box()["height"] == height, "a fall moves the page"
     lane.locator("summary").press("Enter")
+    wait_until_folded("false")
     assert curve.evaluate(width) == strong[0]
 
 
