@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import zoo
 from .data import cache_folder
-from .methods import flow_training
+from .methods import flow_recipes
 from .records import EXPERIMENTS
 from .records.engines import check_place
 
@@ -27,14 +27,14 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--fresh", action="store_true", help="measure everything again")
         each.add_argument("--out", type=Path, help="the record's folder (default: book/records)")
     training = commands.add_parser("retrain", help="networks and flows that ship with the package")
-    training.add_argument("what", choices=[*zoo.names(), *flow_training.RECIPES])
+    training.add_argument("what", choices=[*zoo.names(), *flow_recipes.RECIPES])
 
     words = sys.argv[1:] if arguments is None else arguments
     options = vars(parser.parse_args(words))
     if options.pop("command") == "retrain":
         what = options["what"]
-        if what in flow_training.RECIPES:
-            flow_training.write(what, flow_training.retrain(what, progress=True))
+        if what in flow_recipes.RECIPES:
+            flow_recipes.write(what, flow_recipes.retrain(what, progress=True))
         else:
             zoo.write(what, zoo.retrain(what, progress=True))
         return

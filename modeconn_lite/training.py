@@ -410,7 +410,7 @@ def _run_epoch(
     augment: Augment | None,
 ) -> Tensor:
     """Show all n images once to each of S networks, in its own order; mean losses, shape (S,)."""
-    randoms = [_generator(seed, state.epoch) for seed in seeds]
+    randoms = [epoch_generator(seed, state.epoch) for seed in seeds]
     orders = [torch.randperm(len(y), generator=g) for g in randoms]
     batches = torch.stack(orders).to(y.device).split(settings.batch, dim=1)  # each (S, batch)
     total = torch.zeros(len(seeds), device=y.device)
@@ -472,6 +472,6 @@ def _make_step(run: Run, settings: _Settings) -> Step:
     return step
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """The source of one network's randomness in one epoch; an epoch can be run again alone."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)

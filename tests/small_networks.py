@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from modeconn_lite.data import Split
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.weights import Weights
 
@@ -27,3 +28,21 @@ def inputs(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 def same(one: Weights, two: Weights) -> bool:
     """Whether one holds what two holds, to the bit."""
     return all(torch.equal(one[key], two[key]) for key in two)
+
+
+def random_split(
+    n: int = 30, shape: tuple[int, ...] = (4,), classes: int = 3, seed: int = 0
+) -> Split:
+    """Random inputs of this shape with random labels."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, *shape, generator=g)
+    y = torch.randint(classes, (n,), generator=g)
+    return Split(x, y, "random", tuple(str(c) for c in range(classes)))
+
+
+def spots(n: int = 60, seed: int = 0) -> Split:
+    """Points around two places of three-dimensional space."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    x = torch.randn(n, 3, generator=g) + 2 * y[:, None]
+    return Split(x, y, "spots", ("near", "far"))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import random_split
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from torchvision.models import resnet18
@@ -14,14 +15,6 @@ from modeconn_lite.data import Split
 from modeconn_lite.evaluation import evaluate, profile
 from modeconn_lite.paths import segment
 from modeconn_lite.weights import fresh_weights, weights_of
-
-
-def random_split(n=30, shape=(4,), classes=3, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, *shape, generator=g)
-    y = torch.randint(classes, (n,), generator=g)
-    return Split(x, y, "random", tuple(str(c) for c in range(classes)))
-
 
 SPLIT = random_split()
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import random_split
 from torch import nn
 
 from modeconn_lite.data import Dataset, Split
@@ -13,13 +14,6 @@ from modeconn_lite.weights import apply, fresh_weights, to
 
 NETWORK = mlp((4, 6, 3))
 A, B, C = (to(fresh_weights(NETWORK, seed), torch.float64) for seed in range(3))
-
-
-def random_split(n=30, shape=(4,), classes=3, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, *shape, generator=g)
-    y = torch.randint(classes, (n,), generator=g)
-    return Split(x, y, "random", tuple(str(c) for c in range(classes)))
 
 
 SPLIT = random_split()

@@ -7,7 +7,7 @@ import pytest
 
 from modeconn_lite import records, zoo
 from modeconn_lite.__main__ import main
-from modeconn_lite.methods import flow_training
+from modeconn_lite.methods import flow_recipes
 from modeconn_lite.records import comparison
 
 
@@ -26,11 +26,11 @@ def test_retrain_writes_the_networks_that_ship(tmp_path, monkeypatch):
 
 def test_retrain_writes_the_flows_that_ship(monkeypatch):
     done = []
-    monkeypatch.setattr(flow_training, "retrain", lambda name, progress: (name, progress))
-    monkeypatch.setattr(flow_training, "write", lambda name, flow: done.append((name, flow)))
-    for name in flow_training.RECIPES:
+    monkeypatch.setattr(flow_recipes, "retrain", lambda name, progress: (name, progress))
+    monkeypatch.setattr(flow_recipes, "write", lambda name, flow: done.append((name, flow)))
+    for name in flow_recipes.RECIPES:
         main(["retrain", name])
-    assert done == [(name, (name, True)) for name in flow_training.RECIPES]
+    assert done == [(name, (name, True)) for name in flow_recipes.RECIPES]
 
 
 def test_options_reach_the_experiment(tmp_path, monkeypatch):

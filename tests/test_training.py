@@ -64,7 +64,7 @@ def test_equals_a_plain_loop_with_torch_optim():
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
     batches = math.ceil(len(SPLIT) / 16)
     for epoch in range(3):
-        order = torch.randperm(len(SPLIT), generator=training._generator(7, epoch))
+        order = torch.randperm(len(SPLIT), generator=training.epoch_generator(7, epoch))
         for i, rows in enumerate(order.split(16)):
             done = (epoch + i / batches) / 3
             optimiser.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * done)) / 2
@@ -130,7 +130,7 @@ def test_freezing_is_what_it_is_for_torch_optim():
     network = frozen().double()
     network.load_state_dict(double(7))
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
-    order = torch.randperm(len(SPLIT), generator=training._generator(7, 0))
+    order = torch.randperm(len(SPLIT), generator=training.epoch_generator(7, 0))
     for rows in order.split(16):
         optimiser.zero_grad()
         F.cross_entropy(network(SPLIT.x[rows]), SPLIT.y[rows]).backward()
@@ -165,7 +165,7 @@ def test_a_layer_used_twice_is_trained_and_not_touched(make):
             p.copy_(start[key])
     optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(3):
-        order = torch.randperm(len(SPLIT), generator=training._generator(7, epoch))
+        order = torch.randperm(len(SPLIT), generator=training.epoch_generator(7, epoch))
         for rows in order.split(16):
             optimiser.zero_grad()
             F.cross_entropy(plain(SPLIT.x[rows]), SPLIT.y[rows]).backward()

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..checkpoints import Checkpoint, Identity, digest
 from ..checks import all_finite, check_number, check_whole
 from ..files import check_file
-from ..training import SCHEDULES
+from ..training import SCHEDULES, epoch_generator
 from ..weights import Weights
 from .invertible import Flow
 
@@ -105,11 +105,10 @@ class Fit:
 
     def _epoch(self, losses: Losses) -> None:
         epoch = len(self.loss)
-        g = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         for group in self.adam.param_groups:
             group["lr"] = self.rate * SCHEDULES["cosine"](epoch / self.epochs)
         seen = []
-        for loss in losses(g):
+        for loss in losses(epoch_generator(self.seed, epoch)):
             self.adam.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.flow.parameters(), CLIP)

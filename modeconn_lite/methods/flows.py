@@ -5,7 +5,7 @@ its latent z = ν(x). The path of two networks is an arc between latents, walked
 
     ψ(t) = ν⁻¹[cos(πt/2) ν(X) + sin(πt/2) ν(Y)].
 
-If ν is affine this is the plain arc. `flow_training` learns ν; three that are trained ship.
+If ν is affine this is the plain arc. `flow_training` and `bijection` learn ν; three maps ship.
 """
 
 import copy
@@ -97,7 +97,7 @@ def check_flow(flow: Any, network: nn.Module) -> Flow:
         raise ValueError(
             f"this flow is of neurons with {flow.parts} numbers in each tensor; those of this"
             f" {type(network).__name__} have {parts}: train one with flow_training.fit_likelihood"
-            " or fit_bijection, on networks like it"
+            " or bijection.fit_bijection, on networks like it"
         )
     if not all_finite(flow.state_dict()):
         raise ValueError("flow holds values that are not finite; train it at a smaller rate")

@@ -11,7 +11,8 @@ from torch import nn
 
 from modeconn_lite import data, fresh_weights, zoo
 from modeconn_lite.data import Split
-from modeconn_lite.methods.flow_training import cost_of_a_step, fit_likelihood
+from modeconn_lite.methods.bijection import cost_of_a_step
+from modeconn_lite.methods.flow_training import fit_likelihood
 from modeconn_lite.networks import mlp
 
 

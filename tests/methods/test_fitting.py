@@ -7,7 +7,8 @@ from small_networks import same
 
 from modeconn_lite.data import Split
 from modeconn_lite.methods import fitting
-from modeconn_lite.methods.flow_training import fit_bijection, fit_likelihood
+from modeconn_lite.methods.bijection import fit_bijection
+from modeconn_lite.methods.flow_training import fit_likelihood
 from modeconn_lite.methods.flows import neuron_sample
 from modeconn_lite.networks import mlp
 from modeconn_lite.weights import fresh_weights

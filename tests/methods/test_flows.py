@@ -9,7 +9,7 @@ from small_networks import same
 
 from modeconn_lite import data, zoo
 from modeconn_lite.evaluation import profile
-from modeconn_lite.methods import flow_training, flows
+from modeconn_lite.methods import flow_recipes, flows
 from modeconn_lite.methods.arcs import arc
 from modeconn_lite.methods.invertible import Flow
 from modeconn_lite.networks import mlp
@@ -176,7 +176,7 @@ def test_the_methods():
 @pytest.fixture(scope="module")
 def held_out(many, digits):
     """Profiles on both splits of the pairs that no flow has seen: {key: [(train, test)]}."""
-    ends = many[flow_training.LEARNED_FROM :]
+    ends = many[flow_recipes.LEARNED_FROM :]
     ways = {m.key: m.connect for m in flows.METHODS}
     ways |= {"linear": lambda n, a, b, s: segment(a, b), "arc": lambda n, a, b, s: arc(n, a, b)}
     seen = {}
