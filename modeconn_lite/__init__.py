@@ -7,15 +7,8 @@ Data sets, trained networks, windows onto landscapes and figures are in the modu
 from .evaluation import evaluate, profile, survey
 from .explorers import PathExplorer, SheetExplorer
 from .forward import outputs
-from .paths import (
-    FunctionPath,
-    Path,
-    backward,
-    bezier,
-    concat,
-    polychain,
-    segment,
-)
+from .joins import backward, concat
+from .paths import FunctionPath, Path, bezier, polychain, segment
 from .scoreboard import board
 from .sheets import Sheet, triangle
 from .training import train

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from .chains import Chain, Swept, SweptPath
 from .checks import check_indices, check_list, check_whole, describe
+from .joins import concat
 from .layout import Hidden, hidden_layers
 from .neurons import butterflies, permute, reordered
-from .paths import AnyPath, as_path, concat
+from .paths import AnyPath, as_path
 from .stages import Stages, run_stages
 from .weights import Weights, check_weights, combined
 

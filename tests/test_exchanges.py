@@ -11,9 +11,10 @@ from torch import nn
 from modeconn_lite import data, exchanges, neurons, zoo
 from modeconn_lite.evaluation import profile, profiles
 from modeconn_lite.forward import outputs
+from modeconn_lite.joins import backward, concat
 from modeconn_lite.layout import hidden_layers
 from modeconn_lite.networks import mlp, residual_mlp
-from modeconn_lite.paths import FunctionPath, backward, concat, segment
+from modeconn_lite.paths import FunctionPath, segment
 from modeconn_lite.weights import apply, distance, fresh_weights, mix, to
 
 

@@ -8,9 +8,10 @@ from torch import nn
 from modeconn_lite import forward, stages
 from modeconn_lite.anatomy import facts
 from modeconn_lite.forward import outputs
+from modeconn_lite.joins import concat
 from modeconn_lite.methods.dropout import merged, walk
 from modeconn_lite.networks import cnn3, mlp, residual_mlp
-from modeconn_lite.paths import FunctionPath, bezier, concat, polychain, segment
+from modeconn_lite.paths import FunctionPath, bezier, polychain, segment
 from modeconn_lite.sheets import triangle
 from modeconn_lite.times import grid
 from modeconn_lite.weights import apply, fresh_weights, to, weights_of

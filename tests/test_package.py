@@ -31,6 +31,7 @@ FLOORS = [
     {"stages"},
     {
         "paths",
+        "joins",
         "chains",
         "times",
         "sheets",

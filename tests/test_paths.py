@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from small_networks import same
 from torch import nn
 
+from modeconn_lite.joins import backward, concat
 from modeconn_lite.networks import mlp
 from modeconn_lite.paths import (
     FunctionPath,
     Path,
     as_path,
-    backward,
     bezier,
-    concat,
     polychain,
     quarter_turn,
     segment,
@@ -121,15 +120,6 @@ def test_bezier_coefficients_are_bernstein():
     assert row.tolist() == pytest.approx(expected)
 
 
-def test_concat_shares_anchors_and_refuses_gaps():
-    path = concat(segment(A, C), segment(C, B), segment(B, A))
-    assert len(path.anchors) == 3
-    assert path.knots == pytest.approx((0, 1 / 3, 2 / 3, 1))
-    assert same(path(path.knots[2]), B)
-    with pytest.raises(ValueError, match="starts at distance"):
-        concat(segment(A, C), segment(B, A))
-
-
 def test_anchors_must_fit():
     other = fresh_weights(mlp((3, 5, 2)), 0)
     with pytest.raises(ValueError, match=r"b\['1\.weight'\] has shape"):
@@ -150,53 +140,11 @@ def test_shapes_without_sense_are_refused():
         segment(A, B)(float("inf"))
 
 
-def test_a_concat_of_functions_walks_every_piece_in_its_own_time():
-    """A segment, a chain of two lines, a segment: four pieces of a quarter each."""
-    parts = [segment(A, C), polychain([C, D, B]), segment(B, D)]
-    plain = FunctionPath(parts[1], knots=parts[1].knots)
-    path = concat(parts[0], plain, lambda t: parts[2](t))
-    assert path.knots == (0, 0.25, 0.5, 0.75, 1)
-    for t, part, local in (
-        (0.125, 0, 0.5),
-        (0.25, 1, 0),
-        (0.3, 1, 0.1),
-        (0.5, 1, 0.5),
-        (0.65, 1, 0.8),
-        (0.75, 2, 0),
-        (0.9, 2, 0.6),
-        (1.0, 2, 1),
-    ):
-        assert distance(path(t), parts[part](local)) < 1e-12
-    assert distance(path(0.65), concat(*parts)(0.65)) < 1e-12
-    assert path.length() == pytest.approx(concat(*parts).length())
-
-
-def test_a_small_gap_is_a_gap():
-    near = {key: value + 1e-3 for key, value in C.items()}
-    with pytest.raises(ValueError, match="starts at distance"):
-        concat(segment(A, C), segment(near, B))
-
-
-LABELLED = polychain([A, C, D], labels=("up", "down"))
-
-
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 def test_corners_are_the_weights_at_the_knots(path):
     corners = path.corners()
     assert len(corners) == len(path.knots)
     assert all(same(corner, path(t)) for corner, t in zip(corners, path.knots, strict=True))
-
-
-@pytest.mark.parametrize("end", [segment(D, B), FunctionPath(segment(D, B))])
-def test_labels_stay_with_their_pieces(end):
-    """Through `concat`, `backward` and both of them, for mixes and for functions."""
-    whole = concat(LABELLED, end)
-    assert whole.labels == ("up", "down", "")
-    assert backward(whole).labels == ("", "down", "up")
-    assert same(backward(whole).corners()[2], whole.corners()[1])
-    twice = concat(backward(whole), LABELLED, segment(D, A))
-    assert twice.labels == ("", "down", "up", "up", "down", "")
-    assert concat(segment(A, B), segment(B, C)).labels == ()
 
 
 def test_a_label_for_each_piece_or_none():
@@ -359,19 +307,6 @@ BUFFERS = nn.BatchNorm1d(2).state_dict()
         (lambda: bezier([A, NOT_FINITE]), "anchor 1 of 'Bézier'.*are not finite"),
         (lambda: bezier([A]), "points: 1 Weights given, at least 2 needed"),
         (lambda: bezier(A), "points must be a list of Weights, not a dict"),
-        (lambda: concat(), "no path to walk"),
-        (lambda: concat([segment(A, B)]), r"give the paths one by one: concat\(\*paths\)"),
-        (lambda: concat(segment(A, B), None), "a path is a Path or a function of t .*, not None"),
-        (lambda: concat(segment(A, B), name=1), "the name of a path must be a string, not 1"),
-        (
-            lambda: concat(segment(A, B), FunctionPath(lambda t: BUFFERS, "odd")),
-            r"path 2 \('odd'\)\['num_batches_tracked'\] is torch.int64",
-        ),
-        (
-            lambda: concat(segment(A, B), segment(*[fresh_weights(mlp((3, 5, 2)), 0)] * 2)),
-            r"path 2 \('linear'\)\['1.weight'\] has shape \(5, 3\)",
-        ),
-        (lambda: backward(None), "a path is a Path or a function of t .*, not None"),
         (lambda: Path(A, lambda t: t), "the anchors of 'path' must be a list of Weights, not a d"),
         (lambda: Path([A, None], lambda t: t), "anchor 1 of 'path' must be a non-empty dict"),
         (lambda: Path([A], None), "the coefficients of 'path' must be a function, not None"),

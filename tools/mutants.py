@@ -56,6 +56,7 @@ ALSO = {
     "batch_statistics": ["test_evaluation.py"],
     "stages": ["test_forward.py", "test_exchanges.py"],
     "forward": ["test_look.py", "test_evaluation.py", "test_exchanges.py"],
+    "joins": ["test_paths.py", "test_exchanges.py"],
     "layout": ["test_neurons.py"],
     "look": ["test_evaluation.py"],
     "methods/__init__": ["methods/test_base.py", "test_scoreboard.py"],

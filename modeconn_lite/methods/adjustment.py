@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from ..checks import check_choice, check_split, check_whole
 from ..data import Split
 from ..exchanges import Orders, walk_back
+from ..joins import concat
 from ..layout import Hidden, hidden_layers
 from ..neurons import best_order, butterflies, permute, with_butterflies
-from ..paths import AnyPath, FunctionPath, Path, concat, polychain, quarter_turn, segment
+from ..paths import AnyPath, FunctionPath, Path, polychain, quarter_turn, segment
 from ..weights import Weights, combined
 from .base import Method, and_to_copy
 from .least_squares import RIDGE, Follower

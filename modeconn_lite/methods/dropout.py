@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from ..checks import check_network, check_split, check_whole, describe
 from ..data import Split
 from ..evaluation import profile
+from ..joins import backward, concat
 from ..neurons import mute
-from ..paths import AnyPath, Path, backward, concat, polychain
+from ..paths import AnyPath, Path, polychain
 from ..weights import Weights, check_weights
 from .base import Method
 from .stability import Kept, dropped, find_kept, layers_of, places_of, stability

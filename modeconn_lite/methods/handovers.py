@@ -16,9 +16,10 @@ from ..chains import Chain, Swept
 from ..checks import check_network, check_split, describe
 from ..data import Split
 from ..exchanges import Orders, cycles, walk_back
+from ..joins import concat
 from ..layout import Hidden, Slice, hidden_layers
 from ..neurons import butterflies, permute, reordered, tried_layers, with_butterflies
-from ..paths import AnyPath, concat, polychain
+from ..paths import AnyPath, polychain
 from ..stages import Stages
 from ..weights import Weights, check_weights
 

@@ -28,9 +28,10 @@ from ..checks import (
 )
 from ..data import Split
 from ..exchanges import Orders, with_walk_back
+from ..joins import concat
 from ..layout import Hidden, hidden_layers
 from ..neurons import best_order, butterflies, permute, reordered, scale, tried_layers
-from ..paths import AnyPath, concat, segment
+from ..paths import AnyPath, segment
 from ..weights import Weights, check_weights
 from .base import Method
 from .handovers import free_walk_back
