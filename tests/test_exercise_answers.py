@@ -177,6 +177,27 @@ def cheapest(cost):
 def pieces(order, spare):
     return 2 * sum(len(cycle) - 1 for cycle in cycles(order)) + 1
 """,
+    # the ridge as it stands, not in units of the mean of the diagonal
+    "ex6-follow": """\
+def solved(phi, y, ridge):
+    gram = phi.T @ phi + ridge * torch.eye(phi.shape[1]).to(phi)
+    return torch.linalg.solve(gram, phi.T @ y).T
+""",
+    # the mean over images and outputs
+    "ex6-bound": """\
+def at_most(phi, w, y, loss_a):
+    return loss_a + (2 * (phi @ w.T - y).square().mean()).sqrt()
+""",
+    # how much is left, not how far it is
+    "ex6-first": """\
+def first_leg(phi, w):
+    return float((torch.linalg.pinv(phi) @ phi @ w.T).norm() / w.norm())
+""",
+    # one of the members
+    "ex6-merge": """\
+def merged(members):
+    return members[0]
+""",
 }
 
 

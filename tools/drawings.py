@@ -102,7 +102,13 @@ def transported() -> Way:
     )
 
 
-PATHS: list[Callable[[], Way]] = [straight, matched, dropout, arc, transported]
+def adjusted() -> Way:
+    """Chapter 6: one layer after another, around the hill in straight legs."""
+    corners = [(70.0, 92.0), (246.0, 36.0), (474.0, 36.0), (650.0, 92.0)]
+    return Way([A, *corners, B], here=(360.0, 36.0), words=(360, 61))
+
+
+PATHS: list[Callable[[], Way]] = [straight, matched, dropout, arc, transported, adjusted]
 
 
 # --- How things are drawn -------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""What chapter 6 says is exact, and what it says of the book's networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modeconn_lite import data, zoo
+from modeconn_lite.evaluation import evaluate, profile
+from modeconn_lite.methods import METHODS
+from modeconn_lite.methods.adjustment import connect_adjusted
+from modeconn_lite.methods.least_squares import least_squares
+from modeconn_lite.methods.wa_ensemble import wa_ensemble
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_loss_changes_by_at_most_root_two_times_the_outputs_root_mean_square(seed):
+    z, change = 5 * normal(40, 10, seed=seed), normal(40, 10, seed=100 + seed)
+    y = torch.arange(40) % 10
+    for size in (0.01, 1.0, 10.0):
+        moved = z + size * change
+        r = (moved - z).square().sum(1).mean().sqrt()
+        assert (F.cross_entropy(moved, y) - F.cross_entropy(z, y)).abs() <= 2**0.5 * r
+
+
+def test_the_bound_is_met_where_a_confident_network_is_wrong():
+    z, y = torch.tensor([[100.0, 0.0]], dtype=torch.float64), torch.tensor([1])
+    step = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
+    rise = F.cross_entropy(z + step, y) - F.cross_entropy(z, y)
+    assert float(rise / step.norm()) == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("rows, rank", [(6, 6), (6, 4), (12, 8)])
+def test_anything_can_be_said_again_only_if_features_are_independent(rows, rank):
+    phi = normal(rows, rank) @ normal(rank, 8, seed=1)  # 8 neurons
+    y = normal(rows, 3, seed=2)
+    w = least_squares([(phi, y)], rows, 1e-9)
+    kept = torch.allclose(phi @ w.T, y, atol=1e-4)
+    assert kept == (rank == rows)
+    assert torch.allclose(phi @ w.T, phi @ torch.linalg.pinv(phi) @ y, atol=1e-4)
+
+
+def test_averaged_heads_lose_no_more_than_the_mean_of_the_members():
+    network, digits = zoo.network("digits"), data.load("digits")
+    heads = wa_ensemble(network, zoo.load("digits")[:4], digits.train, 1).members
+    one = {key: torch.stack([w[key] for w in heads]).mean(0) for key in heads[0]}
+    losses = [evaluate(network, w, digits.test).loss for w in heads]
+    assert evaluate(network, one, digits.test).loss <= sum(losses) / 4
+
+
+def test_transport_of_all_layers_at_once_is_lower_than_layer_by_layer():
+    """As the table says of the mean of six pairs; here of the first three."""
+    network, digits, nets = zoo.network("digits"), data.load("digits"), zoo.load("digits")
+    keys = ("transport-copy", "transport-wa-copy", "linear-wa", "linear-butterfly", "linear")
+    mean = []
+    for key in keys:
+        paths = [
+            METHODS[key].connect(network, nets[k], nets[k + 1], digits.train) for k in (0, 2, 4)
+        ]
+        mean.append(sum(profile(network, p, digits.test, 61).barrier() for p in paths) / 3)
+    assert mean == sorted(mean)
+
+
+def test_eleven_breakpoints_do():
+    network, digits = zoo.network("digits-wide"), data.load("digits")
+    a, b = zoo.load("digits-wide")[:2]
+    worst = [
+        profile(
+            network, connect_adjusted(network, a, b, digits.train, breakpoints=n), digits.test, 61
+        ).worst_accuracy
+        for n in (2, 11, None)
+    ]
+    assert worst[0] < worst[2] - 0.02 and abs(worst[1] - worst[2]) < 0.005
