@@ -98,7 +98,7 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
     waiting: list[int] = []  # places of tasks that are ready and were not found, as a heap
     under_way: set[str] = set()
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
-    bar = tqdm(total=sum(t.work for t in tasks), desc=title, bar_format=form)
+    bar = tqdm(total=sum(t.work for t in tasks), desc=title, bar_format=form, smoothing=0)
 
     def finish(task: Task, result: Any) -> None:
         if task.about is None:
