@@ -183,6 +183,7 @@ def test_main_writes_both(short, tmp_path, monkeypatch):
         ("a = {k: v for k, v in d.items()}", "d", "a"),
         ("def f(x, y=z, *a, **b):\n    t = x\n    return t + u + f(a, b)", "z u", "f"),
         ("g = lambda x: x + h", "h", "g"),
+        ("def f(a):\n    b = a\n    def g(): return a + b + c\n    return g", "c", "f"),
         ("import a.b\nfrom c import d as e\ne(a)", "", "a e"),
         ("with open(p) as f:\n    f.read()", "open p", "f"),
         ("x: int = y", "y", "x"),

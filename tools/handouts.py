@@ -124,7 +124,7 @@ class Flow(ast.NodeVisitor):
         self.visit_in_turn(arguments.defaults, arguments.kw_defaults)
         names = [a.arg for a in ast.walk(arguments) if isinstance(a, ast.arg)]
         inside = self.inside(names, *body)
-        self.later |= inside.needs | inside.later
+        self.later |= inside.needs | inside.later - inside.binds
 
     def inside(self, names: Iterable[str], *body: ast.AST) -> Flow:
         inside = Flow(binds=names)
@@ -136,7 +136,7 @@ class Flow(ast.NodeVisitor):
         last = (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
         inside = self.inside((), *parts, *last)
         self.needs |= inside.needs - self.binds
-        self.later |= inside.later
+        self.later |= inside.later - inside.binds
 
     visit_ListComp = visit_SetComp = visit_comprehension_like
     visit_DictComp = visit_GeneratorExp = visit_comprehension_like
