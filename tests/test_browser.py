@@ -14,7 +14,12 @@ import torch
 from conftest import ROOT
 
 from modeconn_lite import PathExplorer, SheetExplorer, bezier, data, exchanges, segment, zoo
-from modeconn_lite.explorers import BlockExplorer, NeuronExplorer, RaceExplorer
+from modeconn_lite.explorers import (
+    AdjustmentExplorer,
+    BlockExplorer,
+    NeuronExplorer,
+    RaceExplorer,
+)
 from modeconn_lite.landscapes import plane
 from modeconn_lite.methods import dropout
 
@@ -182,6 +187,7 @@ def bench(chromium, tmp_path_factory):
         NeuronExplorer(network, swaps, digits, points=5),
         BlockExplorer(network, walk, halves, {"A": a, "B": b}, split=digits.test.take(50)),
         SheetExplorer(network, sheet, digits, points=9, paths=way),
+        AdjustmentExplorer(network, a, b, digits, images=(50, 1297), points=9),
     ]
     file = tmp_path_factory.mktemp("bench") / "bench.html"
     body = "".join(explorer._repr_html_() for explorer in made)
@@ -396,6 +402,33 @@ def test_a_plane_stands_on_its_marks(page, bench):
     pad.press("ArrowRight")  # along the line: v stays what it is on it
     assert root.locator("[data-say=v]").inner_text() == "0.00"
     assert page.evaluate("scrollY") == top, "keys of the map do not scroll the page"
+
+
+def test_one_slider_walks_and_the_other_changes_the_path(page, bench):
+    root, shown = page.locator(".mc-explorer").nth(5), bench[1][5]
+    slider, dial = root.locator(".mc-slider input"), root.locator(".mc-dial input")
+    charts = [root.locator(f".mc-chart[data-of={of}] .mc-now text") for of in ("loss", "residual")]
+    times = shown.source.routes[0].axes["t"]
+
+    def stands_at(route, i):
+        figures = shown.source.point(route, i).figures
+        for chart, name in zip(charts, ("test loss", "test residual"), strict=True):
+            assert chart.text_content() == f"{figures[name]:.2f}"
+        ways = [bar.text_content() for bar in root.locator(".mc-ways b").all()]
+        weights = shown.routes[route](float(times[i]))
+        assert ways == [f"{way:.2f}" for way in shown.view.note(weights)]
+
+    i = int(slider.input_value())
+    assert float(times[i]) == pytest.approx(0.5), "it begins where the second slider does something"
+    stands_at(0, i)
+    dial.press("ArrowRight")
+    assert root.locator(".mc-dial b").text_content() == dial.get_attribute("aria-valuetext")
+    assert dial.get_attribute("aria-valuetext") == "1,297"
+    stands_at(1, i)
+    slider.press("ArrowRight")
+    stands_at(1, i + 1)
+    root.get_by_role("button", name="accuracy").click()
+    assert charts[1].is_visible() and not charts[0].is_visible()
 
 
 def test_names_never_cover_one_another(page):

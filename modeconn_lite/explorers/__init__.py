@@ -4,6 +4,7 @@ One module for each kind of explorer; `base`, `sources`, `views`, `charts`, `mar
 of `assets` are what they share.
 """
 
+from .adjustment import AdjustmentExplorer
 from .blocks import BlockExplorer
 from .neurons import NeuronExplorer
 from .path import PathExplorer
@@ -12,6 +13,7 @@ from .race import RaceExplorer
 from .sheet import SheetExplorer
 
 __all__ = [
+    "AdjustmentExplorer",
     "BlockExplorer",
     "NeuronExplorer",
     "PathExplorer",

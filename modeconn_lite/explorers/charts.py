@@ -20,11 +20,16 @@ from .sources import Sight
 # Where the marker's number stands: after it at these places, in per cent of the width, else before.
 BESIDE = {"after": ((0, 15), (50, 85)), "dx": 12}
 FINE = 121  # points along each side of the picture of a map
-BELOW = {"loss": -11, "accuracy": 21}  # outside the hump or hollow
+BELOW = {"loss": -11, "accuracy": 21, "residual": -11}  # outside the hump or hollow
+UNITS = {"loss": " in nats", "residual": " of the outputs"}
+DOTTED = {"residual": "fitted"}  # else training images
 
 
 class Chart:
-    """Loss or accuracy along the paths, as SVG that stretches: places are per cent of the plot."""
+    """Loss, accuracy or residual along paths, as SVG that stretches: places are per cent of it.
+
+    Curves of a series are alike and have no names, for only one of them is looked at.
+    """
 
     def __init__(
         self,
@@ -33,8 +38,10 @@ class Chart:
         names: Sequence[str],
         ends: tuple[str, str],
         span: tuple[float, float],
+        series: bool = False,
     ) -> None:
         self.of, self.ends, (self.s0, self.s1) = of, ends, span
+        self.series = series
         pairs = [[getattr(p, of) for p in pair] for pair in profiles]
         peak = max(float(values.max()) for pair in pairs for values in pair)
         step = _step(max(peak, 1e-3) / 4)
@@ -47,11 +54,10 @@ class Chart:
             self._group(k, t, train, test)
             for k, (t, (train, test)) in enumerate(zip(times, pairs, strict=True))
         ]
-        self.labels = _label(
-            names,
-            [self.x(t).numpy() for t in times],
-            [self.y(test).numpy() for _, test in pairs],
-        )
+        self.labels = [""] * len(pairs)
+        if not series:
+            xs, ys = [self.x(t).numpy() for t in times], [self.y(test).numpy() for _, test in pairs]
+            self.labels = _label(names, xs, ys)
         first = pairs[0][1]
         self.about = f"{of} along {', '.join(names)}: " + ", ".join(
             f"{float(first[(times[0] - t).abs().argmin()]):.2f} at {name}"
@@ -95,7 +101,7 @@ class Chart:
                 f'<text class="mc-barrier" x="{x}" y="{middle}" dy="-3">{what}</text>'
                 f'<text class="mc-barrier" x="{x}" y="{middle}" dy="13">{size} {unit}</text>'
             )
-        band = stretched(f'<path class="mc-band" d="M{band}Z"/>')
+        band = stretched(f'<path class="mc-band" d="M{band}Z"/>') if self.of != "residual" else ""
         curves = "".join(
             f'<path class="mc-{on}" d="M{_points(self.x(t), self.y(values))}"/>'
             for on, values in (("train", train), ("test", test))
@@ -127,7 +133,8 @@ class Chart:
 
     def _curves(self, order: Sequence[int], front: int | None = None) -> str:
         return "".join(
-            f'<g class="mc-curve mc-c{j % 6}{" mc-on" if j == front else ""}" data-path="{j}">'
+            f'<g class="mc-curve mc-c{0 if self.series else j % 6}{" mc-on" if j == front else ""}"'
+            f' data-path="{j}">'
             f"{self.groups[j]}{self.labels[j]}</g>"
             for j in order
         )
@@ -141,8 +148,8 @@ class Chart:
         style, dx = ("mc-after", BESIDE["dx"]) if after else ("mc-before", -BESIDE["dx"])
         return (
             f'<div class="mc-chart" data-of="{self.of}"{" hidden" if hidden else ""}>'
-            f'<p class="mc-key"><b>{self.of}</b>{" in nats" if self.of == "loss" else ""}'
-            f'<i class="mc-line"></i>test<i class="mc-line mc-thin"></i>train</p>'
+            f'<p class="mc-key"><b>{self.of}</b>{UNITS.get(self.of, "")}<i class="mc-line"></i>test'
+            f'<i class="mc-line mc-thin"></i>{DOTTED.get(self.of, "train")}</p>'
             f'<svg class="mc-plot" role="img" aria-label="{escape(self.about)}">'
             f'{self._grid()}<line class="mc-hair" x1="{x:.4g}%" x2="{x:.4g}%" y1="{y:.4g}%"'
             f' y2="100%"/>{self._curves([*others, route], route)}{self.dots}<g class="mc-now">'

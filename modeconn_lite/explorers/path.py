@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from html import escape
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,9 @@ class PathExplorer(Explorer):
     guess : "loss" or "accuracy", optional
         Hide the curves on the page until the reader has guessed this one for the first path;
         they then appear as far as one has walked.
+    series : str, optional
+        What the paths differ in, if they are a series, such as "images": a second slider chooses
+        among them then, and their names are its values.
     statistics : Split, optional
         Images for BatchNorm's running statistics; `data.train` if not given.
 
@@ -93,11 +97,12 @@ class PathExplorer(Explorer):
         title: str | None = None,
         ends: tuple[str, str] = ("A", "B"),
         guess: str | None = None,
+        series: str | None = None,
         statistics: Split | None = None,
     ) -> None:
         if guess not in (None, "loss", "accuracy"):
             raise ValueError(f"guess must be 'loss', 'accuracy' or None, not {guess!r}")
-        self.guess = guess
+        self.guess, self.series = guess, series
         given = paths if isinstance(paths, Sequence) else [paths]
         self.routes = [remembering_ends(as_path(path)) for path in given]
         check_routes(self.routes, span)
@@ -123,9 +128,11 @@ class PathExplorer(Explorer):
             found.append(look(network, path, times[-1], splits, **options))
         self.source = Points(self._routes(splits, times, found))
         self.css = self.view.css
-        self.charts = {
-            of: Chart(of, self.profiles, self.names, ends, span) for of in ("loss", "accuracy")
-        }
+        self.charts = {of: self._chart(of, self.profiles) for of in ("loss", "accuracy")}
+        self.standing: dict[str, Chart] = {}
+
+    def _chart(self, of: str, profiles: Sequence[tuple[Any, Any]]) -> Chart:
+        return Chart(of, profiles, self.names, self.ends, self.span, self.series is not None)
 
     def _view(self, data: Dataset, images: int) -> View:
         return view_of(data, images)
@@ -162,9 +169,10 @@ class PathExplorer(Explorer):
         return self._html(self.guess)
 
     def _html(self, guess: str | None) -> str:
-        sight, (a, b) = self.source.at(0, (0.0,)), self.ends
+        first = 0.0 if self.series is None else 0.5  # the second slider has something to change
+        sight, (a, b) = self.source.at(0, (first,)), self.ends
         times = self.source.routes[0].axes["t"]
-        start = int(times.abs().argmin())
+        start = int((times - first).abs().argmin())
         stops = [f"{self.charts['loss'].x(t):.4g}%" for t in (0, 1)]
         slider = (
             f'<div class="mc-slider" style="--mc-from:{stops[0]};--mc-to:{stops[1]}">'
@@ -175,20 +183,19 @@ class PathExplorer(Explorer):
         charts = "".join(
             chart.html(sight, hidden=k > 0) for k, chart in enumerate(self.charts.values())
         )
-        paths = buttons("path", {str(k): n for k, n in enumerate(self.names)}, "Path")
         body = (
             f'<div class="mc-tools">{buttons("curve", {of: of for of in self.charts}, "Curve")}'
-            f"{paths if len(self.names) > 1 else ''}</div>"
+            f"{self._chooser()}</div>"
             f'<div class="mc-stage"><div class="mc-left">{charts}{slider}<div class="mc-foot">'
             '<button type="button" class="mc-button mc-play"><span>Walk</span></button>'
             f'{self._readout(sight)}</div></div><div class="mc-right">'
-            f"{self.view.html(sight.code)}</div></div>"
+            f"{self._beside(sight, 0)}</div></div>"
         )
         data = {
             "span": self.span,
             "forms": FORMS,
             "beside": BESIDE,
-            "charts": {of: chart.json() for of, chart in self.charts.items()},
+            "charts": {of: c.json() for of, c in (self.charts | self.standing).items()},
             "view": {"kind": self.view.kind} | self.view.json,
             "source": self.source.json(),
         }
@@ -197,6 +204,22 @@ class PathExplorer(Explorer):
             data["guess"] = {"of": guess, "at": (0.25, 0.5, 0.75), "ends": self.ends}
         table = self._table()
         return figure(kinds, self.title, body, self._caption(), table, data, self.css)
+
+    def _chooser(self) -> str:
+        """Buttons for the paths, or a slider over a series of them."""
+        if len(self.names) == 1:
+            return ""
+        if self.series is None:
+            return buttons("path", {str(k): n for k, n in enumerate(self.names)}, "Path")
+        return (
+            f'<label class="mc-dial"><span>{escape(self.series)}</span><input type="range" min="0"'
+            f' max="{len(self.names) - 1}" value="0" step="1" autocomplete="off"'
+            f' data-values="{escape("|".join(self.names))}"><b>{escape(self.names[0])}</b></label>'
+        )
+
+    def _beside(self, sight: Sight, route: int) -> str:
+        """What stands beside the curves."""
+        return self.view.html(sight.code)
 
     def _table(self) -> tuple[list[str], list[tuple]]:
         """All figures at all points, for pages without scripts."""
@@ -228,32 +251,34 @@ class PathExplorer(Explorer):
             between = (test.t >= 0) & (test.t <= 1)
             i = int(test.accuracy.where(between, torch.tensor(2.0).double()).argmin())
             on = f" on “{name}”" if len(self.names) > 1 else ""
-            lowest.append(f"{percent(float(test.accuracy[i]))} at t = {float(test.t[i]):.2f}{on}")
+            where = f" at t = {float(test.t[i]):.2f}{on}" if self.series is None else ""
+            lowest.append(percent(float(test.accuracy[i])) + where)
         test = self.profiles[0][1]
         ends = [
             f"{name} answers {percent(float(test.accuracy[(test.t - t).abs().argmin()]))}"
             for t, name in enumerate(self.ends)
         ]
+        of = f", for {self.series} from {self.names[0]} to {self.names[-1]}" if self.series else ""
         return (
-            f"{' and '.join(ends)} of the test images correctly. The lowest accuracy between them:"
-            f" {', '.join(lowest)}. {self.view.caption}"
+            f"{' and '.join(ends)} of the test images correctly. The lowest accuracy between"
+            f" them{of}: {', '.join(lowest)}. {self.view.caption}"
         )
 
     def controls(self) -> list[Control]:
         return [Control(f"t from {self.ends[0]} to {self.ends[1]}", *self.span, 0.5)]
 
     def choices(self) -> Mapping[str, Sequence[str]]:
-        paths = {"path": self.names} if len(self.names) > 1 else {}
+        paths = {self.series or "path": self.names} if len(self.names) > 1 else {}
         return {"curve": list(self.charts)} | paths
 
     def picture(self, place: Sequence[float], chosen: Mapping[str, int]) -> str:
-        route = chosen.get("path", 0)
+        route = chosen.get(self.series or "path", 0)
         sight = self.kernel.at(route, place)
         chart = list(self.charts.values())[chosen.get("curve", 0)]
         return (
             f'<div class="mc-stage"><div class="mc-left">{chart.html(sight, route)}'
             f'<div class="mc-slider">{self._ticks()}</div>{self._readout(sight)}</div>'
-            f'<div class="mc-right">{self.view.html(sight.code)}</div></div>'
+            f'<div class="mc-right">{self._beside(sight, route)}</div></div>'
         )
 
 

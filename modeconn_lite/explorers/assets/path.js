@@ -5,7 +5,8 @@
   const { kinds, set, write, shown, readout, texts, choice, player, apart } = kit;
 
   kinds.path = (root, data, { source, show }) => {
-    const slider = root.querySelector("input[type=range]");
+    const slider = root.querySelector(".mc-slider input");
+    const dial = root.querySelector(".mc-dial input"); // over a series of paths
     const say = readout(root);
     const [first, last] = data.span;
     const charts = [...root.querySelectorAll(".mc-chart")].map((chart) => ({
@@ -42,11 +43,13 @@
       for (const { chart } of charts) apart(chart);
     }
 
-    choice([...root.querySelectorAll("button[name=curve]")], (of) => {
-      for (const each of charts) each.chart.hidden = each.of !== of;
+    const buttons = [...root.querySelectorAll("button[name=curve]")];
+    choice(buttons, (of) => {
+      for (const { value } of buttons) charts.find((c) => c.of === value).chart.hidden = value !== of;
       draw();
     });
-    choice([...root.querySelectorAll("button[name=path]")], (chosen) => {
+
+    function take(chosen) {
       const { place } = source.at(route, Number(slider.value));
       route = Number(chosen);
       for (const { curves } of charts) {
@@ -60,6 +63,14 @@
       slider.max = source.count(route) - 1;
       slider.value = source.nearest(route, place);
       draw();
+    }
+
+    choice([...root.querySelectorAll("button[name=path]")], take);
+    dial?.addEventListener("input", () => {
+      const value = dial.dataset.values.split("|")[dial.value];
+      write(dial.nextElementSibling, value);
+      set(dial, { "aria-valuetext": value });
+      take(dial.value);
     });
     player(root, slider, draw, 6000 / Number(slider.max));
     draw();
