@@ -162,6 +162,7 @@ class Comparison(Experiment):
             "rows": rows,
             "summary": summary(ends, rows),
             "doubtful": self.doubtful,
+            "learned": {k: own.options for k, own in self.learned.items() if k in keys},
         }
 
     def rows(self, content: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -202,7 +203,10 @@ class Comparison(Experiment):
         said = f"Mean ± deviation over {len(content['ends']) // 2} pairs of networks"
         doubts = content.get("doubtful", {})
         why = "; ".join(dict.fromkeys(doubts.values()))
-        return said + self._less(content) + (f"; (?): {why}" if why else "")
+        said += self._less(content) + (f"; (?): {why}" if why else "")
+        for key, own in content.get("learned", {}).items():
+            said += f"; {METHODS[key].name}: {', '.join(f'{k} {v}' for k, v in own.items())}"
+        return said
 
     def _less(self, content: dict[str, Any]) -> str:
         """How the protocol falls short of the published one, to stand after a comma."""
