@@ -85,8 +85,7 @@ class Ways:
             )
         )
         return (
-            '<p class="mc-key"><b>way from A</b> of each layer, in lengths of A to B</p>'
-            f'<ul class="mc-ways">{bars}</ul>'
+            f'<p class="mc-key"><b>way from A</b> of each layer</p><ul class="mc-ways">{bars}</ul>'
         )
 
 

@@ -21,7 +21,7 @@ from .sources import Sight
 BESIDE = {"after": ((0, 15), (50, 85)), "dx": 12}
 FINE = 121  # points along each side of the picture of a map
 BELOW = {"loss": -11, "accuracy": 21, "residual": -11}  # outside the hump or hollow
-UNITS = {"loss": " in nats", "residual": " of the outputs"}
+UNITS = {"loss": " in nats"}
 DOTTED = {"residual": "fitted"}  # else training images
 
 

@@ -48,10 +48,8 @@ class Cloud:
         turned = axes[torch.arange(2), axes[:2].abs().argmax(1)] < 0  # a sign that every run finds
         self.axes = torch.where(turned[:, None], -axes[:2], axes[:2])
         self.shown = float(sizes[:2].square().sum() / sizes.square().sum().clamp(min=1e-300))
-        far = float(((both - self.mean) @ self.axes.T).abs().max())
-        self.reach = 1.08 * far or 1.0  # neurons that are all alike stand in the middle
+        self.first = [self._seen(rows) for rows in (a, b)]
         self.spreads = [float(rows.double().var(0).sum()) for rows in (a, b)]
-        self.ends = [self._places(rows).tolist() for rows in (a, b)]
         self.json: dict[str, Any] = {"outlines": len(outlined)}
         self.caption = (
             f"Dots: the {len(a)} neurons of layer {name}, seen along the two axes that show"
@@ -65,25 +63,33 @@ class Cloud:
                 " from its mean; the dashes are those of the curves."
             )
 
-    def _places(self, rows: Tensor) -> Tensor:
+    def _seen(self, rows: Tensor) -> Tensor:
+        """Neurons along the two axes: (n, 2)."""
+        return (rows.double().cpu() - self.mean) @ self.axes.T
+
+    def _places(self, seen: Tensor) -> Tensor:
         """Per cent of the picture, from its upper left corner: (n, 2)."""
-        places = (rows.double().cpu() - self.mean) @ self.axes.T / self.reach
-        return 50 + 50 * places * torch.tensor([1.0, -1.0]).double()
+        return 50 + 50 * seen / self.reach * torch.tensor([1.0, -1.0]).double()
 
     def note(self, weights: Weights) -> tuple[Tensor, float]:
         """Where the neurons are, (n, 2), and their variance in all dimensions."""
         rows = butterflies(weights, self.layer)
-        return self._places(rows), float(rows.double().var(0).sum())
+        return self._seen(rows), float(rows.double().var(0).sum())
 
     def _outline(self, path: AnyPath, t: float) -> Tensor:
         """Centre, half axes and angle, with a zero: the ellipse of a path's cloud, (3, 2)."""
-        places = self._places(butterflies(path(t), self.layer))
+        places = self._places(self._seen(butterflies(path(t), self.layer)))
         sizes, axes = torch.linalg.eigh(torch.cov(places.T))
         angle = torch.rad2deg(torch.atan2(axes[1, 1], axes[0, 1])) % 180  # of the longer one
         half = 2 * sizes.clamp(min=0).sqrt().flip(0)
         return torch.stack([places.mean(0), half, torch.stack([angle, 0 * angle])])
 
     def choose(self, seen: Sequence[Seen]) -> Tensor:
+        """Settle the scale: no neuron leaves the picture, on any route. No image is asked for."""
+        clouds = [*self.first, *(places for s in seen for places, _ in s.noted)]
+        far = max(float(places.abs().max()) for places in clouds)
+        self.reach = 1.08 * far or 1.0  # neurons that are all alike stand in the middle
+        self.ends = [self._places(rows).tolist() for rows in self.first]
         return torch.arange(0)
 
     def encode(self, t: Tensor, seen: Seen) -> Tensor:
@@ -93,7 +99,11 @@ class Cloud:
             usual = (1 - share) * self.spreads[0] + share * self.spreads[1]
             last = torch.tensor([[100 * variance / (usual or 1.0), 100 * share]]).double()
             outlines = [self._outline(path, time) for path in self.outlined]
-            numbers = (100 * torch.cat([places, last, *outlines])).round().clamp(-32768, 32767)
+            numbers = (
+                (100 * torch.cat([self._places(places), last, *outlines]))
+                .round()
+                .clamp(-32768, 32767)
+            )
             codes.append(numbers.to(torch.int16).reshape(-1).view(torch.uint8))
         return torch.stack(codes)
 

@@ -121,6 +121,16 @@ def test_layers_that_are_not_there(ends):
         NeuronExplorer(lone, paths.segment(one, two), data.load("digits"))
 
 
+def test_neurons_that_swell_on_the_way_stay_in_the_picture(ends):
+    a, b, c = ends
+    far = {key: 5 * w for key, w in c.items()}
+    path = paths.polychain([a, far, b])
+    found = NeuronExplorer(NETWORK, path, data.load("digits"), "3", points=5)
+    _, codes = next(decoded(found))
+    seen = codes[:, :-1].double() / 100
+    assert 45 < float((seen - 50).abs().max()) < 50
+
+
 def test_neurons_that_are_all_alike():
     network = networks.mlp((64, 3, 10))
     a, b = ({key: torch.zeros_like(w) for key, w in fresh_weights(network, 0).items()},) * 2
@@ -191,7 +201,7 @@ def test_outlines_are_the_clouds_of_all_paths_at_the_time_of_the_slider(ends):
         assert codes.shape[1] == 12 + 1 + 3 * 2
         for t, code in zip(times, codes.double() / 100, strict=True):
             for k, route in enumerate(routes):
-                places = overlaid.view._places(butterflies(route(t), layer))
+                places = overlaid.view._places(overlaid.view._seen(butterflies(route(t), layer)))
                 centre, half, (angle, _) = code[13 + 3 * k : 16 + 3 * k]
                 assert torch.allclose(centre, places.mean(0), atol=0.01)
                 turn = torch.deg2rad(angle)
