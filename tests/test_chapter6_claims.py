@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 
 from modeconn_lite import data, zoo
 from modeconn_lite.evaluation import evaluate, profile
@@ -12,6 +14,10 @@ from modeconn_lite.methods import METHODS
 from modeconn_lite.methods.adjustment import connect_adjusted
 from modeconn_lite.methods.least_squares import least_squares
 from modeconn_lite.methods.wa_ensemble import wa_ensemble
+from modeconn_lite.records import EXPERIMENTS
+from modeconn_lite.records.comparison import NAMES
+
+CHAPTER = ROOT / "book" / "06_weight_adjustment.ipynb"
 
 
 def normal(*shape, seed=0):
@@ -53,17 +59,38 @@ def test_averaged_heads_lose_no_more_than_the_mean_of_the_members():
     assert evaluate(network, one, digits.test).loss <= sum(losses) / 4
 
 
-def test_transport_of_all_layers_at_once_is_lower_than_layer_by_layer():
-    """As the table says of the mean of six pairs; here of the first three."""
+def test_transport_of_all_layers_at_once_is_lower_on_test_images_and_higher_on_training_images():
+    """As the tables say of the mean of six pairs; here of the first three."""
     network, digits, nets = zoo.network("digits"), data.load("digits"), zoo.load("digits")
     keys = ("transport-copy", "transport-wa-copy", "linear-wa", "linear-butterfly", "linear")
-    mean = []
+    mean, on_train = [], []
     for key in keys:
         paths = [
             METHODS[key].connect(network, nets[k], nets[k + 1], digits.train) for k in (0, 2, 4)
         ]
         mean.append(sum(profile(network, p, digits.test, 61).barrier() for p in paths) / 3)
+        if key in keys[:2]:
+            on_train.append(sum(profile(network, p, digits.train, 61).barrier() for p in paths) / 3)
     assert mean == sorted(mean)
+    assert on_train[0] > 2 * on_train[1]
+
+
+def test_the_published_numbers_in_the_text_are_those_of_the_experiments():
+    text = "\n".join(c.source for c in nbformat.read(CHAPTER, 4).cells)
+    head, rows = "| | FC3 | Conv2FC1 | VGG-16 |", 0
+    experiments = [EXPERIMENTS[f"cifar10-{name}"] for name in ("fc3", "conv2fc1", "vgg16")]
+    names = {m.name: key for key, m in METHODS.items()} | {n: key for key, n in NAMES.items()}
+    for line in text[text.index(head) + len(head) :].splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        for cell, experiment in zip(cells, experiments, strict=True):
+            mean, deviation = experiment.published[names[name]]["test"]
+            assert [float(x) for x in cell.split("±")] == pytest.approx(
+                [mean, deviation], abs=0.051
+            )
+        rows += 1
+    assert rows == 9
 
 
 def test_eleven_breakpoints_do():

@@ -246,23 +246,25 @@ class PathExplorer(Explorer):
         return f'<div class="mc-ticks" aria-hidden="true">{ticks}</div>'
 
     def _caption(self) -> str:
-        lowest = []
-        for name, (_, test) in zip(self.names, self.profiles, strict=True):
-            between = (test.t >= 0) & (test.t <= 1)
-            i = int(test.accuracy.where(between, torch.tensor(2.0).double()).argmin())
-            on = f" on “{name}”" if len(self.names) > 1 else ""
-            where = f" at t = {float(test.t[i]):.2f}{on}" if self.series is None else ""
-            lowest.append(percent(float(test.accuracy[i])) + where)
         test = self.profiles[0][1]
         ends = [
             f"{name} answers {percent(float(test.accuracy[(test.t - t).abs().argmin()]))}"
             for t, name in enumerate(self.ends)
         ]
-        of = f", for {self.series} from {self.names[0]} to {self.names[-1]}" if self.series else ""
-        return (
-            f"{' and '.join(ends)} of the test images correctly. The lowest accuracy between"
-            f" them{of}: {', '.join(lowest)}. {self.view.caption}"
-        )
+        said = f"{' and '.join(ends)} of the test images correctly."
+        if self.series is None:  # else the second slider is there to find out
+            said += f" The lowest accuracy between them: {', '.join(self._lowest())}."
+        return f"{said} {self.view.caption}"
+
+    def _lowest(self) -> list[str]:
+        """The lowest test accuracy of each path, and where it is."""
+        lowest = []
+        for name, (_, test) in zip(self.names, self.profiles, strict=True):
+            between = (test.t >= 0) & (test.t <= 1)
+            i = int(test.accuracy.where(between, torch.tensor(2.0).double()).argmin())
+            on = f" on “{name}”" if len(self.names) > 1 else ""
+            lowest.append(f"{percent(float(test.accuracy[i]))} at t = {float(test.t[i]):.2f}{on}")
+        return lowest
 
     def controls(self) -> list[Control]:
         return [Control(f"t from {self.ends[0]} to {self.ends[1]}", *self.span, 0.5)]

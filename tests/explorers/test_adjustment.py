@@ -87,7 +87,7 @@ def test_the_page_has_two_sliders_and_a_chart_that_stays(explorer):
     assert float(times[int(page.select_one(".mc-slider input")["value"])]) == pytest.approx(0.5)
     content = json.loads(re.search(r'application/json">(.*?)</script>', html)[1])
     assert set(content["charts"]) == {"loss", "accuracy", "residual"}
-    assert re.search("for images fitted from 30 to 200: [0-9.]+.%, [0-9.]+.%", page.text)
+    assert "lowest accuracy" not in page.figcaption.text, "the second slider is there to find out"
 
 
 def test_the_live_one_looks_anywhere(explorer, ends, digits):
