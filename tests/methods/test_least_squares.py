@@ -249,16 +249,16 @@ def test_a_wrong_number_of_rows_changes_nothing_but_the_way():
 
 def test_patches_are_of_linear_layers_alone():
     h = drawn(3, 4, 6, 6)
-    for module in (nn.Conv2d(4, 4, 3, groups=2), nn.ConvTranspose2d(4, 2, 3), nn.ReLU(), None):
+    for layer in (nn.Conv2d(4, 4, 3, groups=2), nn.ConvTranspose2d(4, 2, 3), nn.ReLU(), None):
         with pytest.raises(ValueError, match="module must be a Linear, or a Conv2d of 1 group"):
-            patches(module, h)
-    for module, wrong in (
+            patches(layer, h)
+    for layer, wrong in (
         (nn.Conv2d(4, 2, 3), h[0]),
         (nn.Conv2d(3, 2, 3), h),
         (nn.Linear(6, 2), h),
     ):
         with pytest.raises(ValueError, match=r"h must be a tensor of shape \(images, \d"):
-            patches(module, wrong)
+            patches(layer, wrong)
 
 
 def test_a_follower_refuses_what_does_not_fit():
