@@ -71,6 +71,13 @@ def check_word(value: Any, name: str) -> str:
     return value
 
 
+def check_truth(value: Any, name: str) -> bool:
+    """True or False, and nothing that may pass for one of them."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {describe(value)}")
+    return value
+
+
 def check_list(
     values: Any, name: str, what: str, *, least: int = 1, most: float = math.inf
 ) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ def test_what_is_sound_comes_back_as_the_package_works_with_it():
     assert checks.check_number(0, "x", low=0) == 0
     assert checks.check_choice("a", "of", ("a", "b")) == "a"
     assert checks.check_word("", "name") == ""
+    assert checks.check_truth(False, "undo") is False
     assert checks.check_list([1, 2], "values", "numbers", least=2, most=2) == (1, 2)
     assert checks.check_list((), "values", "numbers", least=0) == ()
     assert checks.check_list(range(3), "values", "numbers") == (0, 1, 2)
@@ -55,6 +56,12 @@ def test_no_whole_number_between(value):
 def test_no_number_between(value):
     with pytest.raises(ValueError, match="x must be a finite number of at least 0 and up to 2, no"):
         checks.check_number(value, "x", low=0, high=2)
+
+
+@pytest.mark.parametrize("value", [0, 1, "False", None, np.True_, torch.tensor(True)])
+def test_no_truth_value(value):
+    with pytest.raises(ValueError, match="undo must be True or False, not "):
+        checks.check_truth(value, "undo")
 
 
 def test_what_a_number_should_be_is_said_in_full():

@@ -18,14 +18,21 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_split, check_whole
+from ..checks import (
+    check_choice,
+    check_network,
+    check_split,
+    check_truth,
+    check_whole,
+    describe,
+)
 from ..data import Split
 from ..exchanges import Orders, walk_back
 from ..joins import concat
 from ..layout import Hidden, hidden_layers
 from ..neurons import best_order, butterflies, permute, with_butterflies
 from ..paths import AnyPath, FunctionPath, Path, polychain, quarter_turn, segment
-from ..weights import Weights, combined
+from ..weights import Weights, check_weights, combined
 from .base import Method, and_to_copy
 from .least_squares import RIDGE, Follower
 
@@ -65,7 +72,7 @@ def moves(network: nn.Module) -> list[Move]:
     ValueError
         If the network is not understood, or its outputs are no layer's of their own.
     """
-    tensors = [name for name, _ in network.named_parameters()]
+    tensors = [name for name, _ in check_network(network).named_parameters()]
     layers, found, left = hidden_layers(network), [], set()
     for module in dict.fromkeys(tensor.rpartition(".")[0] for tensor in tensors):
         weight = f"{module}.weight"
@@ -161,7 +168,8 @@ def connect_adjusted(
     """
     if breakpoints is not None:
         check_whole(breakpoints, "breakpoints", low=2)
-    follow = _follower(network, a, b, split, kind, ridge, images)
+    check_truth(to_b, "to_b")
+    follow = _follower(network, a, b, split, kind, ridge, images, undo, walk)
     steps, here, goal, orders, legs = moves(network), a, b, {}, []
     for move in steps:
         if kind == "transport" and move.layer not in orders:
@@ -196,7 +204,7 @@ def connect_butterflies(
 
     Parameters and errors are those of `connect_adjusted`.
     """
-    follow = _follower(network, a, b, split, kind, ridge, images)
+    follow = _follower(network, a, b, split, kind, ridge, images, undo, walk)
     steps, here, goal, orders, legs = moves(network), a, b, {}, []
     for move in steps:
         there = _next(follow, move, here, goal, steps)
@@ -223,9 +231,15 @@ def _follower(
     kind: str,
     ridge: float,
     images: int | None,
+    undo: bool,
+    walk: Back,
 ) -> Follower:
     """What lets readers follow, all options checked."""
     check_choice(kind, "kind", KINDS)
+    check_truth(undo, "undo")
+    if not callable(walk) or isinstance(walk, type | nn.Module):
+        raise ValueError(f"walk must be a function, such as walk_back, not {describe(walk)}")
+    check_weights(b, like=check_network(network), name="b")
     if images is not None:
         split = split.take(check_whole(images, "images", low=1, high=len(check_split(split))))
     return Follower(network, a, check_split(split).x, ridge=ridge, b=b)

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_network, check_split, check_whole, describe
+from ..checks import check_network, check_split, check_truth, check_whole, describe
 from ..data import Split
 from ..evaluation import profile
 from ..joins import backward, concat
@@ -275,8 +275,7 @@ def connect(
         As `walk` and `find_kept`.
     """
     _check_ends(network, a, b)
-    if not isinstance(direct, bool):
-        raise ValueError(f"direct must be True or False, not {describe(direct)}")
+    check_truth(direct, "direct")
     kept = [find_kept(network, w, split, **search) for w in (a, b)]
     if direct:
         return direct_walk(network, a, b, *kept)

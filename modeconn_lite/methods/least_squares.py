@@ -4,15 +4,26 @@ That is a least-squares problem over all images and, for a convolution, all plac
 equations are summed up a chunk of images at a time: however many there are, memory is the same.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..anatomy import batch_norms
-from ..checks import check_inputs, check_network, check_number
+from ..checks import (
+    check_inputs,
+    check_kinds,
+    check_list,
+    check_network,
+    check_number,
+    check_whole,
+    check_word,
+    describe,
+)
 from ..networks import ResidualBlock
 from ..neurons import tried_layers
 from ..stages import Stages, run_stages
@@ -43,7 +54,8 @@ def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Ten
     Raises
     ------
     ValueError
-        If features depend on each other too much for so small a ridge, or are not finite.
+        If features depend on each other too much for so small a ridge, if there are none, or if
+        parts do not fit each other or are not finite.
 
     Notes
     -----
@@ -63,13 +75,16 @@ def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Ten
     .. [1] github.com/avecplezir/distribution-based-connectivity
     """
     check_number(ridge, "ridge", low=0)
-    given = ((_single(phi), _single(y)) for phi, y in parts)
-    first = next(given)
+    check_whole(rows, "rows", low=1)
+    given = _sound(parts)
+    first = next(given, None)
+    if first is None:
+        raise ValueError("parts are empty; give (Φ, Y) of one row at least")
     parts, d = chain([first], given), first[0].shape[1]
     if rows <= d:
         doubles = [(phi.double(), y.double()) for phi, y in parts]
         phi, y = (torch.cat(list(found)) for found in zip(*doubles, strict=True))
-        return (phi.T @ _solved(phi @ phi.T, y, ridge * rows / d, ridge)).T
+        return (phi.T @ _solved(phi @ phi.T, y, ridge * len(phi) / d, ridge)).T
     gram, cross = (first[0].new_zeros(d, n, dtype=torch.float64) for n in (d, first[1].shape[1]))
     side = -(-d // BLOCKS)
     for phi, y in parts:
@@ -81,14 +96,30 @@ def least_squares(parts: Iterable[Part], rows: int, ridge: float = RIDGE) -> Ten
     return _solved(gram, cross, ridge, ridge).T
 
 
-def _single(value: Tensor) -> Tensor:
-    """In single precision, if it is in half of it."""
-    return value.float() if value.dtype.itemsize < 4 else value
+def _sound(parts: Any) -> Iterator[Part]:
+    """The parts, each of matrices as wide as the first one's, in single precision at least."""
+    if not isinstance(parts, Iterable):
+        raise ValueError(f"parts must be a list of (Φ, Y), not {describe(parts)}")
+    widths: list[int] = []
+    for part in parts:
+        phi, y = check_list(part, "each of parts", "matrices", least=2, most=2)
+        check_kinds({"Φ": phi, "Y": y}, "each of parts")
+        found = [m.shape[-1] for m in (phi, y) if m.dim() == 2]
+        widths = widths or found
+        if len(found) < 2 or found != widths or not found[0] or len(phi) != len(y):
+            raise ValueError(
+                "parts must be matrices (r, d) and (r, m), of one d and one m in all of them, not"
+                f" {describe(phi)}, and {describe(y)}"
+            )
+        phi = phi.float() if phi.dtype.itemsize < 4 else phi
+        yield phi, y.to(phi)
 
 
 def _solved(gram: Tensor, cross: Tensor, shift: float, ridge: float) -> Tensor:
     """(G + shift · mean of its diagonal)⁻¹ C, for G positive semi-definite; G is written into."""
     mean = gram.diagonal().mean()
+    if not (torch.isfinite(mean) and torch.isfinite(cross).all()):
+        raise ValueError("what is heard, or is to be said, is not finite; scale the weights down")
     if mean == 0:  # nothing is heard
         return torch.zeros_like(cross)
     gram.diagonal().add_(shift * mean)
@@ -96,8 +127,8 @@ def _solved(gram: Tensor, cross: Tensor, shift: float, ridge: float) -> Tensor:
     rounding = len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().max()
     if int(fault) or not factor.diagonal().square().min() > rounding:
         raise ValueError(
-            f"what {len(gram)} neurons or images give is too dependent for ridge = {ridge:g}, or"
-            f" not finite; give a larger ridge, such as {max(10 * ridge, RIDGE):g}"
+            f"what {len(gram)} neurons or images give is too dependent for ridge = {ridge:g};"
+            f" give a larger ridge, such as {max(10 * ridge, RIDGE):g}"
         )
     return torch.cholesky_solve(cross, factor)
 
@@ -107,8 +138,19 @@ def patches(module: nn.Module, h: Tensor) -> Tensor:
 
     For `nn.Linear` its inputs; for `nn.Conv2d` all patches of them, at every place, channels
     first, as its weight has them: `weight.flatten(1)`.
+
+    Raises
+    ------
+    ValueError
+        For another module, a convolution in groups, or h of another shape.
     """
-    if not isinstance(module, nn.Conv2d):
+    if not isinstance(module, nn.Linear | nn.Conv2d) or getattr(module, "groups", 1) != 1:
+        raise ValueError(f"module must be a Linear, or a Conv2d of 1 group, not {describe(module)}")
+    axes, n = module.weight.dim(), module.weight.shape[1]
+    if not isinstance(h, Tensor) or h.dim() != axes or h.shape[1] != n:
+        shape = f"(images, {n}" + (")" if axes == 2 else ", height, width)")
+        raise ValueError(f"h must be a tensor of shape {shape}, not {describe(h)}")
+    if isinstance(module, nn.Linear):
         return h
     how = "constant" if module.padding_mode == "zeros" else module.padding_mode
     h = F.pad(h, module._reversed_padding_repeated_twice, mode=how)
@@ -180,14 +222,20 @@ class Follower:
         share : float
             How much of the outputs is to be b's, and of their bias. What hidden layers say in a
             and in b are words of two languages: there it is a's whatever the share.
+
+        Raises
+        ------
+        ValueError
+            If the weights do not fit, a tensor is no weight of a linear layer, the share is not in
+            [0, 1] or there is no b, or as `least_squares`.
         """
-        if share and self.b is None:
-            raise ValueError("a share of b's outputs is asked for; give b")
-        for tensor in tensors:
-            rows = len(self.x) * len(self.heard(self.a, tensor, self.x[:1]))
+        check_weights(weights, like=self.a)
+        self._check_share(share)
+        for tensor in check_list(tensors, "tensors", "names", least=0):
+            rows = len(self.x) * len(self._heard(self.a, tensor, self.x[:1]))
             parts = (
-                (self.heard(weights, tensor, self.x[images]), self.targets(tensor, images, share))
-                for images in self.chunks(rows // len(self.x))
+                (self._heard(weights, tensor, self.x[images]), self._targets(tensor, images, share))
+                for images in self._chunks(rows // len(self.x))
             )
             found = least_squares(parts, rows, self.ridge)
             weights = weights | {tensor: found.view_as(weights[tensor]).to(weights[tensor])}
@@ -198,24 +246,50 @@ class Follower:
 
     @torch.no_grad()
     def residual(self, weights: Weights, tensor: str, share: float = 0.0) -> float:
-        """How far a layer is from saying what it should: ‖Φ Wᵀ − Y‖ / ‖Y‖."""
+        """How far a layer is from saying what it should: ‖Φ Wᵀ − Y‖ / ‖Y‖.
+
+        Errors are those of a call.
+        """
+        check_weights(weights, like=self.a)
+        self._check_share(share)
         missed = wanted = 0.0
-        for images in self.chunks(len(self.heard(self.a, tensor, self.x[:1]))):
-            y = self.targets(tensor, images, share)
-            said = self.heard(weights, tensor, self.x[images]) @ weights[tensor].flatten(1).T
+        for images in self._chunks(len(self._heard(self.a, tensor, self.x[:1]))):
+            y = self._targets(tensor, images, share)
+            said = self._heard(weights, tensor, self.x[images]) @ weights[tensor].flatten(1).T
             missed += float((said - y).double().square().sum())
             wanted += float(y.double().square().sum())
+        if not math.isfinite(missed):
+            raise ValueError(f"what {tensor!r} says is not finite; scale the weights down")
         return (missed / wanted) ** 0.5 if wanted else missed**0.5
 
-    def chunks(self, places: int) -> Iterator[slice]:
+    def heard(self, weights: Weights, tensor: str, x: Tensor) -> Tensor:
+        """What a weight is multiplied with: shape (images · places, d).
+
+        Raises
+        ------
+        ValueError
+            If the weights or inputs do not fit, or no linear layer has a weight of this name.
+        """
+        check_weights(weights, like=self.a)
+        if check_inputs(x).shape[1:] != self.x.shape[1:]:
+            wanted, found = (tuple(t.shape[1:]) for t in (self.x, x))
+            raise ValueError(f"x holds inputs of shape {found}; {wanted} is what the network takes")
+        return self._heard(weights, tensor, x.to(self.x))
+
+    def _check_share(self, share: float) -> None:
+        if check_number(share, "share", low=0, high=1) and self.b is None:
+            raise ValueError("a share of b's outputs is asked for; give b")
+
+    def _chunks(self, places: int) -> Iterator[slice]:
         """Slices of the images: ROWS places in each, unless activations then became too many."""
         step = max(1, min(ROWS // places, 16 * self.stages.step))
         for start in range(0, len(self.x), step):
             yield slice(start, min(start + step, len(self.x)))
 
-    def heard(self, weights: Weights, tensor: str, x: Tensor) -> Tensor:
-        """What a weight is multiplied with: shape (images · places, d)."""
+    def _heard(self, weights: Weights, tensor: str, x: Tensor) -> Tensor:
+        """`heard`, of what is known to fit."""
         stages = self.stages.chain
+        check_word(tensor, "each of tensors")
         at = next((i for i, stage in enumerate(stages) if tensor in stage.keys), len(stages))
         module = stages[at].module if at < len(stages) else None
         known = isinstance(module, nn.Linear | nn.Conv2d | ResidualBlock)
@@ -227,9 +301,9 @@ class Follower:
             enter = tensor.replace(".leave.", ".enter.")
             bias = weights.get(enter.removesuffix("weight") + "bias")
             h = F.linear(h, weights[enter], bias).relu()
-        return patches(module, h)
+        return h if isinstance(module, ResidualBlock) else patches(module, h)
 
-    def targets(self, tensor: str, images: slice, share: float = 0.0) -> Tensor:
+    def _targets(self, tensor: str, images: slice, share: float = 0.0) -> Tensor:
         """What a layer should say, without its bias: shape (images · places, m)."""
         said = self._said("a", self.a, tensor, images)
         if share and tensor == self.outputs and self.b:
@@ -240,7 +314,7 @@ class Follower:
         key = who, tensor, images.start, images.stop
         if key in self.known:
             return self.known[key]
-        heard = self.heard(weights, tensor, self.x[images])
+        heard = self._heard(weights, tensor, self.x[images])
         said = heard @ weights[tensor].flatten(1).T
         count = images.stop - images.start
         if said.numel() // count * len(self.x) <= KEPT:

@@ -23,6 +23,7 @@ from ..checks import (
     check_network,
     check_number,
     check_split,
+    check_truth,
     check_whole,
     describe,
 )
@@ -72,11 +73,6 @@ def _checked_blocks(blocks: Any) -> list[float]:
     if not any(shares):
         raise ValueError("blocks are all zero; one of incoming, bias, outgoing must count")
     return shares
-
-
-def _check_truth(value: Any, name: str) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {describe(value)}")
 
 
 def ground_cost(one: Tensor, two: Tensor) -> Tensor:
@@ -276,7 +272,7 @@ def transport_matching(
     check_weights(a, like=check_network(network), name="a")
     check_weights(b, like=a, name="b")
     _checked_blocks(blocks)
-    _check_truth(normalise, "normalise")
+    check_truth(normalise, "normalise")
     check_whole(max_sweeps, "max_sweeps", low=1)
     if normalise:
         a, b = normalised(network, a), normalised(network, b)
@@ -344,7 +340,7 @@ def connect_transport(
     .. [1] Anokhin and Yarotsky, Low-loss connection of weight vectors: distribution-based
        approaches, 2020, section 3.4.
     """
-    _check_truth(undo, "undo")
+    check_truth(undo, "undo")
     line, orders = _line(network, a, b, split, options)
     return with_walk_back(network, line, b, orders) if undo else line
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_inputs, check_list, check_network, check_split, check_whole
+from ..checks import check_inputs, check_list, check_network, check_split, check_whole, check_word
 from ..data import Split
 from ..evaluation import Score
 from ..stages import Stages, run_stages
@@ -35,12 +35,23 @@ class Ensemble:
     members: Sequence[Weights]
     layer: str
 
+    def __post_init__(self) -> None:
+        check_network(self.network)
+        check_word(self.layer, "layer")
+        for k, w in enumerate(check_list(self.members, "members", "Weights")):
+            check_weights(w, like=self.network if k == 0 else self.members[0], name=f"members[{k}]")
+
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
         """Mean of the members' probabilities: shape (images, classes).
 
         What they share is computed once. Averaged are probabilities, as in the released code
         [1]_; the mean of outputs, which a last layer of averaged weights would give, is another.
+
+        Raises
+        ------
+        ValueError
+            If the inputs do not fit the network, which has no such layer, or outputs overflow.
 
         References
         ----------
@@ -56,11 +67,25 @@ class Ensemble:
             h = run_stages(below, first, stages.own(x[images]))
             heads = [run_stages(above, w, h.clone()).softmax(1) for w in self.members]
             found.append(torch.stack(heads).mean(0))
-        return torch.cat(found)
+        p = torch.cat(found)
+        if not torch.isfinite(p).all():
+            raise ValueError("outputs of the ensemble are not finite: the weights overflow")
+        return p
 
     def score(self, split: Split) -> Score:
-        """Mean negative log-likelihood in nats, and accuracy."""
+        """Mean negative log-likelihood in nats, and accuracy.
+
+        Raises
+        ------
+        ValueError
+            As `probabilities`, or if the network gives no number for each class of the split.
+        """
         p, y = self.probabilities(check_split(split).x), split.y
+        if p.dim() != 2 or p.shape[1] < len(split.classes):
+            raise ValueError(
+                f"{split.name!r} has {len(split.classes)} classes, the network gives outputs of"
+                f" shape {tuple(p.shape[1:])}; use a network with one output for each class"
+            )
         y = y.to(p.device)
         nats = -p.gather(1, y[:, None]).clamp(min=torch.finfo(p.dtype).tiny).log()
         return Score(float(nats.double().mean()), float((p.argmax(1) == y).double().mean()))
@@ -131,10 +156,15 @@ def wa_ensemble(
     members = [first]
     for w in others:
         shared = w | {key: first[key] for key in below}
-        adjusted = Follower(network, w, split.x, ridge=ridge)(shared, [f"{layer}.weight"])
-        members.append(adjusted if below else w)
+        follow = Follower(network, w, split.x, ridge=ridge)
+        members.append(follow(shared, [f"{layer}.weight"]) if below else w)
     return Ensemble(network, members, layer)
 
 
 def _place(stages: Stages, layer: str) -> int:
-    return next(i for i, stage in enumerate(stages.chain) if f"{layer}.weight" in stage.keys)
+    """Which stage the layer is; the network itself, if it is a single layer, has no name."""
+    weight = f"{layer}.weight" if layer else "weight"
+    places = [i for i, stage in enumerate(stages.chain) if weight in stage.keys]
+    if not places:
+        raise ValueError(f"no stage of this network is a layer {layer!r} with a weight")
+    return places[0]

@@ -16,7 +16,7 @@ import torch
 
 from .. import data
 from ..checkpoints import digest
-from ..checks import check_dataset
+from ..checks import check_dataset, check_truth, check_word
 from ..files import check_file, clear_leftovers, write_json
 from ..tables import html_table
 from .engines import check_place
@@ -108,6 +108,8 @@ class Experiment(ABC):
         options : of `measure`
         """
         self.check(**options)
+        check_truth(fresh, "fresh")
+        check_word(command, "command")
         where = check_place(device, options.get("engine"))
         if dataset is None:
             dataset = data.load(self.dataset, root=root)

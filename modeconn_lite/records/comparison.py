@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..checks import check_list, check_whole, check_word
+from ..checks import check_list, check_truth, check_whole, check_word
 from ..methods import METHODS, method
 from ..tables import mean_and_deviation
 from ..training import Augment
@@ -110,8 +110,7 @@ class Comparison(Experiment):
         for value, name in ((pairs, "pairs"), (epochs, "epochs")):
             if value is not None:
                 check_whole(value, name, low=1)
-        if not isinstance(quick, bool):
-            raise ValueError(f"quick must be True or False, not {quick!r}")
+        check_truth(quick, "quick")
         check_engine(engine, workers)
         keys = self.methods() if methods is None else methods
         keys = check_list(keys, "methods", "keys of methods")

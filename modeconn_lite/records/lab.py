@@ -12,7 +12,7 @@ from torch import nn
 
 from .. import data
 from ..checkpoints import architecture, digest
-from ..files import BadFile, Damaged, read_json, write_json
+from ..files import BadFile, Damaged, check_file, read_json, write_json
 from ..storage import read, save
 from ..training import train
 from ..weights import Weights, check_weights, to
@@ -48,7 +48,7 @@ class Lab:
 
     def find(self, name: str) -> Any:
         """What an earlier run kept as JSON under this name; None, if it has to be made."""
-        file = self.folder / f"{name}.json"
+        file = check_file(self.folder / f"{name}.json")
         if self.fresh or not file.exists():
             return None
         try:

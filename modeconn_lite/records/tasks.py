@@ -6,7 +6,7 @@ Tasks know nothing of where they are computed: `workers` and `cluster` do.
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -91,7 +91,11 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
     if strange := {need for task in tasks for need in task.needs} - place.keys():
         raise ValueError(f"tasks need {sorted(strange)}, which are no tasks")
     sorter = TopologicalSorter({task.name: task.needs for task in tasks})
-    sorter.prepare()
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        raise ValueError(f"tasks need each other in a circle: {circle}; leave one out") from error
     lab.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     failed: dict[str, Exception] = {}
@@ -118,7 +122,7 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
             while waiting and len(under_way) < engine.capacity:
                 task = tasks[heapq.heappop(waiting)]
                 needs = (tasks[place[need]] for need in task.needs)
-                inputs = [found.get(need.name) or need.find(lab) for need in needs]
+                inputs = [found[n.name] if n.name in found else n.find(lab) for n in needs]
                 under_way.add(task.name)
                 engine.start(replace(task, network=None), inputs)  # that is for `find`, and large
             if not under_way:
@@ -126,10 +130,15 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
             for name, result in engine.wait(seconds=1):
                 under_way.remove(name)
                 task = tasks[place[name]]
+                if not isinstance(result, Exception):
+                    try:
+                        result = task.keep(lab, result)
+                    except (TypeError, ValueError) as error:  # it is nothing that can be kept
+                        result = error
                 if isinstance(result, Exception):
                     failed[name] = result
                 else:
-                    finish(task, task.keep(lab, result))
+                    finish(task, result)
             bar.set_postfix_str(f"{len(under_way)} under way")  # draws, too: the clock goes on
     if failed:
         name, error = next(iter(failed.items()))

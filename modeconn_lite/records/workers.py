@@ -7,6 +7,7 @@ nor on how many are computed at once.
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
@@ -183,7 +184,7 @@ class Local(Engine):
 def _serve(pipe: connection.Connection, lab_file: FilePath, number: int) -> None:
     """What a process of `Local` does: task after task, until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lab_file.parent,), daemon=True).start()
     tqdm.set_lock(threading.RLock())  # by default one between processes, which would outlive this
     lab = pickle.loads(lab_file.read_bytes())
     if lab.device == torch.device("cuda"):
@@ -194,10 +195,12 @@ def _serve(pipe: connection.Connection, lab_file: FilePath, number: int) -> None
         pipe.send_bytes(_sendable(outcome(lab, task, inputs)))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: FilePath) -> None:
+    """When it is gone, clear what it shared and could not clear itself, if it was killed."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

@@ -311,6 +311,18 @@ def test_bad_calls_are_refused():
             connect(network, a, b, split, ridge=-1)
         with pytest.raises(ValueError, match=r"b\['1.weight'\] has shape"):
             connect(network, a, fresh_weights(mlp((6, 5, 3)).double(), 0), split)
+        with pytest.raises(ValueError, match="b must be a non-empty dict of tensors"):
+            connect(network, a, None, split)
+        for undo in ("False", 0, None):
+            with pytest.raises(ValueError, match="undo must be True or False"):
+                connect(network, a, b, split, undo=undo)
+        for walk in (None, "swaps", network):
+            with pytest.raises(ValueError, match="walk must be a function, such as walk_back"):
+                connect(network, a, b, split, walk=walk)
+    with pytest.raises(ValueError, match="to_b must be True or False"):
+        connect_adjusted(network, a, b, split, to_b="no")
+    with pytest.raises(ValueError, match=r"network must be an nn\.Module"):
+        moves(None)
     for breakpoints in (1, 2.5, "2"):
         with pytest.raises(ValueError, match="breakpoints"):
             connect_adjusted(network, a, b, split, breakpoints=breakpoints)

@@ -103,11 +103,11 @@ def test_nothing_heard_and_nothing_solvable():
     assert torch.equal(least_squares([(zero, zero[:, :2])], 30), torch.zeros(2, 4).double())
     twice = drawn(30, 2).repeat(1, 2)
     for phi in (twice, twice[:3]):
-        with pytest.raises(ValueError, match=r"too dependent for ridge = 0, .* such as 0.0001"):
+        with pytest.raises(ValueError, match=r"too dependent for ridge = 0; .* such as 0.0001"):
             least_squares([(phi, phi)], len(phi), 0.0)
         least_squares([(phi, phi)], len(phi))
     for phi in (torch.full((30, 4), torch.nan), torch.full((3, 4), torch.inf)):
-        with pytest.raises(ValueError, match="or not finite"):
+        with pytest.raises(ValueError, match="is not finite; scale"):
             least_squares([(phi, phi)], len(phi))
     for ridge in (-1, torch.nan, None):
         with pytest.raises(ValueError, match="ridge"):
@@ -216,3 +216,72 @@ def test_what_cannot_follow_is_refused():
     norm = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)).double()
     with pytest.raises(ValueError, match="layer '1' normalises"):
         Follower(norm, to(fresh_weights(norm, 0), torch.float64), x)
+
+
+def test_parts_that_do_not_fit_are_refused():
+    phi, y = drawn(20, 4), drawn(20, 2)
+    for parts, said in (
+        ([], "parts are empty"),
+        (None, "parts must be a list"),
+        ([phi], "each of parts must be a list of matrices"),
+        ([(phi, y, y)], "3 matrices given, 2 needed"),
+        ([(phi, y[:10])], r"parts must be matrices .* shape \(20, 4\), and a tensor"),
+        ([(phi, y[:, 0])], "parts must be matrices"),
+        ([(phi[:, :0], y)], "parts must be matrices"),
+        ([(phi, y), (phi, y[:, :1])], "of one d and one m"),
+        ([(phi, y), (phi[:, :3], y)], "of one d and one m"),
+        ([(phi.long(), y)], r"each of parts\['Φ'\] is torch.int64"),
+        ([(phi, y / 0)], "not finite"),
+        ([(phi.float() * 1e30, y)], "not finite"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            least_squares(parts, 20)
+    for rows in (0, 1.5, None):
+        with pytest.raises(ValueError, match="rows must be a whole number of at least 1"):
+            least_squares([(phi, y)], rows)
+
+
+def test_a_wrong_number_of_rows_changes_nothing_but_the_way():
+    phi, y = drawn(20, 4), drawn(20, 2, seed=1)
+    for rows in (1, 4, 100):
+        assert torch.allclose(least_squares([(phi, y)], rows), least_squares([(phi, y)], 20))
+
+
+def test_patches_are_of_linear_layers_alone():
+    h = drawn(3, 4, 6, 6)
+    for layer in (nn.Conv2d(4, 4, 3, groups=2), nn.ConvTranspose2d(4, 2, 3), nn.ReLU(), None):
+        with pytest.raises(ValueError, match="module must be a Linear, or a Conv2d of 1 group"):
+            patches(layer, h)
+    for layer, wrong in (
+        (nn.Conv2d(4, 2, 3), h[0]),
+        (nn.Conv2d(3, 2, 3), h),
+        (nn.Linear(6, 2), h),
+    ):
+        with pytest.raises(ValueError, match=r"h must be a tensor of shape \(images, \d"):
+            patches(layer, wrong)
+
+
+def test_a_follower_refuses_what_does_not_fit():
+    network, a, b, x = a_case("dense")
+    follow = Follower(network, a, x, b=b)
+    for share in (-0.1, 1.1, torch.nan, "1", None):
+        with pytest.raises(ValueError, match="share must be a finite number"):
+            follow(b, ["5.weight"], share)
+        with pytest.raises(ValueError, match="share must be a finite number"):
+            follow.residual(b, "5.weight", share)
+    for weights in (to(b, torch.float32), None, {}, {key: b[key] for key in list(b)[1:]}):
+        for ask in (
+            lambda w: follow(w, ["3.weight"]),
+            lambda w: follow.residual(w, "3.weight"),
+            lambda w: follow.heard(w, "3.weight", x),
+        ):
+            with pytest.raises(ValueError, match="weights"):
+                ask(weights)
+    with pytest.raises(ValueError, match="tensors must be a list of names"):
+        follow(b, "3.weight")
+    with pytest.raises(ValueError, match="each of tensors must be a string"):
+        follow(b, [["3.weight"]])
+    with pytest.raises(ValueError, match=r"x holds inputs of shape \(5,\); \(6,\) is what"):
+        follow.heard(b, "3.weight", x[:, :5])
+    with pytest.raises(ValueError, match=r"what '3.weight' says is not finite"):
+        follow.residual({key: w * 1e200 for key, w in b.items()}, "3.weight")

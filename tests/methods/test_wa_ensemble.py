@@ -7,7 +7,7 @@ from modeconn_lite import data, zoo
 from modeconn_lite.data import Split
 from modeconn_lite.evaluation import evaluate
 from modeconn_lite.methods.least_squares import Follower
-from modeconn_lite.methods.wa_ensemble import wa_ensemble
+from modeconn_lite.methods.wa_ensemble import Ensemble, wa_ensemble
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.weights import apply, fresh_weights, to
 
@@ -113,3 +113,33 @@ def test_bad_calls_are_refused():
         wa_ensemble(network, [many[0], {}], split)
     with pytest.raises(ValueError, match="split must be a Split"):
         wa_ensemble(network, many, split.x)
+
+
+def test_a_single_layer_is_an_ensemble_of_independent_networks():
+    _, _, split, _ = a_case("deep")
+    network = nn.Linear(6, 3).double()
+    many = [to(fresh_weights(network, seed), torch.float64) for seed in range(2)]
+    ensemble = wa_ensemble(network, many, split, ridge=0)
+    assert ensemble.layer == "" and ensemble.members[1] is many[1]
+    found = ensemble.probabilities(split.x)
+    assert torch.allclose(found, mean_of(network, many, split.x))
+    assert ensemble.cost(split.x) == (2 * 21, 2 * 18)
+
+
+def test_what_an_ensemble_cannot_answer_is_refused():
+    network, many, split, _ = a_case("deep")
+    ensemble = wa_ensemble(network, many, split, 2)
+    ten = Split(split.x, split.y, "ten", classes=tuple("abcdefghij"))
+    with pytest.raises(ValueError, match=r"'ten' has 10 classes, the network gives .* \(3,\)"):
+        ensemble.score(ten)
+    large = [{key: w * 1e200 for key, w in member.items()} for member in many]
+    with pytest.raises(ValueError, match="outputs of the ensemble are not finite"):
+        Ensemble(network, large, "3").probabilities(split.x)
+    for layer in ("2", "nowhere", ""):
+        with pytest.raises(ValueError, match=f"no stage of this network is a layer '{layer}'"):
+            Ensemble(network, many, layer).probabilities(split.x)
+    with pytest.raises(ValueError, match="layer must be a string"):
+        Ensemble(network, many, 3)
+    for members, said in (([], "members: 0 Weights"), ([many[0], {}], r"members\[1\]")):
+        with pytest.raises(ValueError, match=said):
+            Ensemble(network, members, "3")

@@ -299,6 +299,8 @@ def test_every_file_says_what_it_is(small, tmp_path):
         ({"device": None}, "device cannot be None"),
         ({"root": 3}, "root must be a folder's path"),
         ({"dataset": "digits"}, "dataset must be a Dataset"),
+        ({"fresh": "no"}, "fresh must be True or False"),
+        ({"command": ["python"]}, "command must be a string"),
     ],
 )
 def test_nonsense_is_refused_before_any_work(small, tmp_path, options, message):

@@ -1,5 +1,7 @@
 """What is finished is kept, and found again only where it belongs. See also test_base.py."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -53,3 +55,13 @@ def test_a_folder_that_is_not_there_makes_no_checkpoint(tmp_path):
     lab = Lab(tmp_path / "elsewhere", data.load("digits"), torch.device("cpu"))
     lab.train(mlp((64, 4, 10)), lab.dataset.train, 0, "seed-0", epochs=1, batch=400)
     assert not lab.folder.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("name", ["part.json", "part.safetensors"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    lab = Lab(tmp_path, data.load("digits"), torch.device("cpu"))
+    os.mkfifo(tmp_path / name)
+    find = lab.find if name.endswith("json") else lambda part: lab.find_weights(part, {"name": ""})
+    with pytest.raises(ValueError, match=f"{name} is a device or a pipe"):
+        find("part")

@@ -80,13 +80,39 @@ def test_a_failure_stops_only_what_needs_it(tmp_path):
     assert (tmp_path / "four.json").exists() and not (tmp_path / "after.json").exists()
 
 
+@pytest.mark.parametrize("about", [None, {"name": "odd"}])
+def test_so_does_a_result_that_cannot_be_kept(tmp_path, about):
+    lab = small_lab(tmp_path)
+    tasks = [Task("odd", _odd, about=about), Task("after", total, (1,), ("odd",)), *chain(lab)]
+    with pytest.raises(RuntimeError, match=r"1 of 7 tasks failed.*odd: (Type|Value)Error"):
+        run(tasks, lab)
+    assert (tmp_path / "four.json").exists()
+    assert not list(tmp_path.glob("odd*")) and not (tmp_path / "after.json").exists()
+
+
+def _odd(lab):
+    return {"x": torch.tensor(torch.nan)}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_empty_result_is_a_result(tmp_path, fresh):
+    lab, seen = small_lab(tmp_path, fresh=fresh), []
+    run([Task("empty", _note, ([], 0)), Task("after", _seen, (seen,), ("empty",))], lab)
+    assert seen == [{}]
+
+
+def _seen(lab, seen, result):
+    seen.append(result)
+    return {}
+
+
 def test_graphs_that_make_no_sense_are_refused(tmp_path):
     lab = small_lab(tmp_path / "new")
     with pytest.raises(ValueError, match="two tasks have the same name"):
         run([Task("a", total), Task("a", total)], lab)
     with pytest.raises(ValueError, match=r"tasks need \['b'\], which are no tasks"):
         run([Task("a", total, needs=("b",))], lab)
-    with pytest.raises(ValueError, match="cycle"):
+    with pytest.raises(ValueError, match=r"in a circle: (a → b → a|b → a → b); leave one out"):
         run([Task("a", total, needs=("b",)), Task("b", total, needs=("a",))], lab)
     assert not lab.folder.exists()
 

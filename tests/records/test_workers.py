@@ -120,13 +120,14 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_processes_end_with_the_one_that_started_them(tmp_path, sign):
-    """Ctrl-C, or worse: what was finished is kept, and nobody goes on."""
+    """Ctrl-C, or worse: what was finished is kept, nobody goes on, and nothing else is left."""
     (tmp_path / "sweep.py").write_text(SCRIPT)
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     command = [sys.executable, str(tmp_path / "sweep.py"), str(tmp_path / "run")]
-    run = subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
-    )
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(shared)}
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     first = tmp_path / "run" / "first.json"
     until(first.exists)
     lab = small_lab(tmp_path / "run")
@@ -137,6 +138,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path, sign):
     assert run.returncode != 0 and ("KeyboardInterrupt" in said) == (sign == signal.SIGINT)
     until(lambda: not running(worker))
     assert lab.find("first")["value"] == 1
+    assert not list(shared.glob("modeconn-*"))
 
 
 def until(true, seconds: float = 90) -> None:
