@@ -560,4 +560,4 @@ def test_search_finds_a_function_of_the_package(visit):
         page.get_by_text("Search finished").wait_for()
         links = page.locator("#search-results li a").evaluate_all("a => a.map(x => x.href)")
         full = "modeconn_lite.methods.symmetry.weight_matching"
-        assert any(link.endswith(f"book/package.html#{full}") for link in links)
+        assert any(link.endswith(f"book/methods.html#{full}") for link in links)
