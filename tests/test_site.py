@@ -294,7 +294,7 @@ def test_every_public_name_is_on_the_page_and_found_by_search(site):
     known = {line.split()[0] for line in inventory.splitlines()}
     for name in public_names():
         here = [page for page in pages if page.find(id=name)]
-        assert len(here) == 1, f"{name} is on {len(here)} pages: name its module on one of {PACKAGE}"
+        assert len(here) == 1, f"{name} is on {len(here)} of the pages {PACKAGE}; it needs one"
         assert name in found and name in known
     for name in modeconn_lite.__all__:
         entry = next(filter(None, (page.find(id=f"modeconn_lite.{name}") for page in pages)))
