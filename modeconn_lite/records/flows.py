@@ -34,32 +34,25 @@ def learned_flow(
         Of `fit_bijection` for a bijection, else of `fit_likelihood`.
     """
     form: dict[str, Any] = {"kind": kind, "layers": layers, "hidden": hidden}
-    fit = fit_by_loss if key == "rnvp-bijection" else fit_by_likelihood
-    return Learned(fit, partial(connect_by_flow, name=FLOWS[key], form=form), form | options, work)
+    connect = partial(connect_by_flow, name=FLOWS[key], form=form)
+    return Learned(partial(fit_flow, key=key), connect, form | options, work)
 
 
-def fit_by_likelihood(
+def fit_flow(
     network: nn.Module,
     many: Sequence[Weights],
     split: Split,
     *,
+    key: str,
     checkpoint: str | FilePath | None,
     **options: Any,
 ) -> Weights:
-    """What `fit_likelihood` learns, as tensors."""
-    return fit_likelihood(network, many, checkpoint=checkpoint, **options).flow.state_dict()
-
-
-def fit_by_loss(
-    network: nn.Module,
-    many: Sequence[Weights],
-    split: Split,
-    *,
-    checkpoint: str | FilePath | None,
-    **options: Any,
-) -> Weights:
-    """What `fit_bijection` learns, as tensors."""
-    return fit_bijection(network, many, split, checkpoint=checkpoint, **options).flow.state_dict()
+    """What `fit_bijection` or `fit_likelihood` learns, as tensors."""
+    if key == "rnvp-bijection":
+        found = fit_bijection(network, many, split, checkpoint=checkpoint, **options)
+    else:
+        found = fit_likelihood(network, many, checkpoint=checkpoint, **options)
+    return found.flow.state_dict()
 
 
 def connect_by_flow(
