@@ -46,3 +46,8 @@ def spots(n: int = 60, seed: int = 0) -> Split:
     y = torch.arange(n) % 2
     x = torch.randn(n, 3, generator=g) + 2 * y[:, None]
     return Split(x, y, "spots", ("near", "far"))
+
+
+def drawn(*shape, seed=0, dtype=torch.float64):
+    """Standard normal numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -14,6 +14,7 @@ from . import (
     flow_recipes,
     flow_training,
     flows,
+    follower,
     fusion,
     handovers,
     invertible,
@@ -34,7 +35,7 @@ CHAPTERS = {
     3: (dropout, stability),
     4: (arcs, flows, invertible, flow_training, bijection, fitting, flow_recipes),
     5: (transport, reordering, handovers, fusion),
-    6: (adjustment, least_squares, wa_ensemble),
+    6: (adjustment, follower, least_squares, wa_ensemble),
 }
 METHODS: dict[str, Method] = {
     method.key: method

@@ -34,7 +34,8 @@ from ..neurons import best_order, butterflies, permute, with_butterflies
 from ..paths import AnyPath, FunctionPath, Path, polychain, quarter_turn, segment
 from ..weights import Weights, check_weights, combined
 from .base import Method, and_to_copy
-from .least_squares import RIDGE, Follower
+from .follower import Follower
+from .least_squares import RIDGE
 
 KINDS = {"linear": "linear", "arc": "arc", "transport": "optimal transport"}
 BREAKPOINTS = 11

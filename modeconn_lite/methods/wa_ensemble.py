@@ -15,7 +15,8 @@ from ..data import Split
 from ..evaluation import Score
 from ..stages import Stages, run_stages
 from ..weights import Weights, check_weights
-from .least_squares import RIDGE, Follower
+from .follower import Follower
+from .least_squares import RIDGE
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from modeconn_lite import fresh_weights
 from modeconn_lite.data import Split
 from modeconn_lite.evaluation import profiles
 from modeconn_lite.methods.adjustment import connect_adjusted
-from modeconn_lite.methods.least_squares import Follower, least_squares
+from modeconn_lite.methods.follower import Follower
+from modeconn_lite.methods.least_squares import least_squares
 from modeconn_lite.networks import mlp
 
 TRAIN, TEST, FEW = 60_000, 10_000, 12_000

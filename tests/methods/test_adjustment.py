@@ -11,7 +11,7 @@ from modeconn_lite.evaluation import profile
 from modeconn_lite.layout import hidden_layers
 from modeconn_lite.methods import METHODS, adjustment, arcs, handovers, transport
 from modeconn_lite.methods.adjustment import connect_adjusted, connect_butterflies, moves
-from modeconn_lite.methods.least_squares import Follower
+from modeconn_lite.methods.follower import Follower
 from modeconn_lite.networks import HeConv2d, cnn3, mlp, residual_mlp
 from modeconn_lite.neurons import permute
 from modeconn_lite.paths import FunctionPath, Path, segment

@@ -6,7 +6,7 @@ from torch import nn
 from modeconn_lite import data, zoo
 from modeconn_lite.data import Split
 from modeconn_lite.evaluation import evaluate
-from modeconn_lite.methods.least_squares import Follower
+from modeconn_lite.methods.follower import Follower
 from modeconn_lite.methods.wa_ensemble import Ensemble, wa_ensemble
 from modeconn_lite.networks import mlp, residual_mlp
 from modeconn_lite.weights import apply, fresh_weights, to
