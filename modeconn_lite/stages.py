@@ -178,8 +178,12 @@ class _Stage:
         self.plain = free and len(every) == 1 and not self.in_place
         self.dense = self.plain and type(self.module) is nn.Linear
         self.linear = self.plain and type(self.module) in LINEAR
+        self.pools = self.plain and type(self.module) is nn.MaxPool2d
 
     def __call__(self, weights: Weights, h: Tensor) -> Tensor:
+        if self.pools and h.dim() == 4 and h.device.type == "cpu":
+            # With channels last torch takes a tenth of the time, for the same numbers.
+            return self.module(h.contiguous(memory_format=torch.channels_last)).contiguous()
         if not self.names and self.runner is None:
             return self.module(h)
         own = {key: weights[name] for key, name in self.names.items()}

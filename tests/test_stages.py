@@ -123,3 +123,25 @@ def test_rounding_is_judged_by_the_largest_output():
         assert stages._alike(large, large + torch.tensor([[0.0, off]])) is alike
     assert not stages._alike(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.1]]))
     assert not stages._alike(large, large[:, :1])
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, stride=2),
+        nn.MaxPool2d((1, 2), stride=1, padding=(0, 1)),
+        nn.MaxPool2d(2, dilation=2, ceil_mode=True),
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_pooling_with_channels_last_gives_the_same_numbers(pool, kind):
+    x = torch.randn(7, 5, 9, 8, generator=torch.Generator().manual_seed(1)).to(kind)
+    x[0, 0, 4, 4], x[1, 2, 0, 0] = float("nan"), float("inf")
+    network = nn.Sequential(nn.Conv2d(5, 5, 1), pool).to(kind)
+    chain = stages.Stages(network, weights_of(network), x).chain[1:]
+    pooled = stages.run_stages(chain, {}, x)
+    assert chain[0].pools and pooled.is_contiguous()
+    assert torch.equal(pooled.nan_to_num(), pool(x).nan_to_num())
+    assert torch.equal(pooled.isnan(), pool(x).isnan())
+    assert torch.equal(stages.run_stages(chain, {}, x[2]), pool(x[2]))  # no batch, but sequences

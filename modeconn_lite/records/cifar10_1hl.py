@@ -5,7 +5,7 @@ from functools import partial
 from ..data import flip_and_crop
 from ..networks import mlp
 from .comparison import ENDS, Comparison
-from .mnist_1hl import TRAINING
+from .mnist_1hl import FLOWS, TRAINING
 
 EXPERIMENT = Comparison(
     name="cifar10-1hl",
@@ -32,4 +32,5 @@ EXPERIMENT = Comparison(
     doubtful=dict.fromkeys(
         ("linear", "linear-wa"), "lower on training images than on test images, perhaps misprinted"
     ),
+    learned=FLOWS,
 )

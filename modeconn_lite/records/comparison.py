@@ -129,8 +129,12 @@ class Comparison(Experiment):
     def run(self, *, epochs: int | None = None, quick: bool = False, **options: Any) -> Record:
         """As `Experiment.run`; other epochs, or a quick trial, are other protocols."""
         self.check(epochs=epochs, quick=quick)
-        fewer = QUICK["epochs"] if quick else None
-        return super(Comparison, replace(self, epochs=epochs or fewer, quick=quick)).run(**options)
+        asked = replace(self, epochs=epochs)
+        if quick:
+            few = QUICK["epochs"]
+            learned = {key: own.hurried(few) for key, own in self.learned.items()}
+            asked = replace(self, epochs=epochs or few, quick=True, learned=learned)
+        return super(Comparison, asked).run(**options)
 
     def measure(
         self,

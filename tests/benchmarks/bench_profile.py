@@ -8,7 +8,7 @@ from clock import timed
 
 from modeconn_lite import apply, bezier, fresh_weights, polychain, profile, segment
 from modeconn_lite.data import Split
-from modeconn_lite.networks import mlp
+from modeconn_lite.networks import conv2fc1, mlp
 from modeconn_lite.times import grid
 
 
@@ -43,6 +43,20 @@ def main():
     last = a | {"3.weight": b["3.weight"], "3.bias": b["3.bias"]}
     only_last, _ = timed(lambda: profile(network, segment(a, last), split, 61), clock=perf_counter)
     print(f"only the last layer moves: {only_last / forward:.1f} forward passes")
+    convolutions()
+
+
+def convolutions():
+    """A convnet's points: pooling takes most of a plain forward pass, and next to nothing here."""
+    network = conv2fc1().eval()
+    a, b = (fresh_weights(network, seed) for seed in range(2))
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(1000, 3, 32, 32, generator=g), torch.randint(10, (1000,), generator=g)
+    split, path = Split(x, y, "noise", tuple("0123456789")), segment(a, b)
+    with torch.inference_mode():
+        forward, _ = timed(lambda: apply(network, a, x), clock=perf_counter)
+    fast, _ = timed(lambda: profile(network, path, split, 11), clock=perf_counter)
+    print(f"a point of Conv2FC1's line: {fast / 11 / forward:.2f} forward passes")
 
 
 if __name__ == "__main__":

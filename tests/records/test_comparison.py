@@ -145,7 +145,9 @@ def test_what_the_command_line_does_by_default():
     EXPERIMENT.check(**options)
     EXPERIMENT.check(pairs=1, methods=["weights"])
     there = [key for key in EXPERIMENT.published if key in METHODS]
-    assert EXPERIMENT.methods() == [key for key in there if key not in LEARNING]
+    assert EXPERIMENT.methods() == there and set(LEARNING) & set(there)
+    unlearned = replace(EXPERIMENT, learned={})
+    assert unlearned.methods() == [key for key in there if key not in LEARNING]
 
 
 def test_all_rows_of_the_published_table_by_default(small, tmp_path):

@@ -9,6 +9,7 @@ from modeconn_lite.evaluation import profile
 from modeconn_lite.methods.bijection import fit_bijection
 from modeconn_lite.methods.flow_training import fit_likelihood
 from modeconn_lite.methods.flows import flow_path
+from modeconn_lite.records.comparison import QUICK
 from modeconn_lite.records.flows import learned_flow
 from modeconn_lite.storage import load
 
@@ -49,3 +50,12 @@ def as_in_the_chapter(small, root, record, key):
     assert row["worst_test"] <= seen.worst_accuracy + 0.002
     (arc,) = (row for row in record.content["rows"] if row["method"] == "arc")
     assert row["barrier_test"] != arc["barrier_test"]
+
+
+def test_a_quick_trial_trains_flows_for_as_few_epochs_as_networks(small, tmp_path):
+    long = {"iaf-flow": learned_flow("iaf-flow", "iaf", 1, 8, work=9, epochs=99)}
+    quick = replace(small, learned=long).run(
+        quick=True, pairs=1, methods=["iaf-flow"], root=tmp_path
+    )
+    assert quick.content["learned"]["iaf-flow"]["epochs"] == QUICK["epochs"]
+    assert quick.content["protocol"]["quick"] == QUICK
