@@ -152,7 +152,8 @@ class Record:
         ValueError
             If it compares nothing, or has no such row.
         """
-        parts = {name: self.content.get(name, {}) for name in ("summary", "published")}
+        by_row = ("summary", "published", "doubtful", "learned")
+        parts = {name: self.content[name] for name in by_row if name in self.content}
         known = dict.fromkeys(key for part in parts.values() for key in part)
         for key in keys:
             if "summary" not in self.content or key not in known:

@@ -30,6 +30,7 @@ def test_a_row_is_that_of_the_flow_that_the_chapter_would_learn(small, tmp_path)
         "rnvp-bijection": FORM | {"epochs": 1, "images": 20},
     }
     assert "IAF Flow: kind iaf, layers 1, hidden 8, epochs 1" in record._repr_html_()
+    assert "kind" not in record.only("ends", "arc")._repr_html_()
 
 
 def as_in_the_chapter(small, root, record, key):
