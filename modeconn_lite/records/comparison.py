@@ -184,26 +184,32 @@ class Comparison(Experiment):
     def _cells(self, content: dict[str, Any]) -> list[tuple[str, dict[str, str], dict[str, str]]]:
         """For each row a label, this book's and the published numbers; first the ends."""
         ours, theirs = content["summary"], content["published"]
+        alone = _pairs(content) == 1  # a single value has no deviation
         # Older records, which name no doubts, show what was measured.
         keys = dict.fromkeys([ENDS, *(theirs if "doubtful" in content else ()), *ours])
         found = []
         for key in keys:
             mark = " (?)" if key in content.get("doubtful", {}) else ""
             label = METHODS[key].name if key in METHODS else NAMES[key]
-            numbers = {s: _percent(ours.get(key, {}), s) for s in SPLITS}
-            others = {s: _percent(theirs.get(key, {}), s, mark) for s in SPLITS}
+            own, paper = ours.get(key, {}), theirs.get(key, {})
+            if alone and key != ENDS:
+                own = {s: numbers[:1] for s, numbers in own.items()}
+            numbers = {s: _percent(own, s) for s in SPLITS}
+            others = {s: _percent(paper, s, mark) for s in SPLITS}
             found.append((label, numbers, others))
         return found
 
     def heading(self, content: dict[str, Any]) -> str:
-        return f"Record({self.name}, {len(content['ends']) // 2} pairs{self._less(content)})"
+        pairs = _pairs(content)
+        return f"Record({self.name}, {pairs} pair{'s' * (pairs > 1)}{self._less(content)})"
 
     def line(self, what: str, ours: str, theirs: str) -> str:
         ours = f"{ours} on test" if ours else "not measured"
         return f"{what}: {ours}" + (f", published {theirs}" if theirs else "")
 
     def caption(self, content: dict[str, Any]) -> str:
-        said = f"Mean ± deviation over {len(content['ends']) // 2} pairs of networks"
+        pairs = _pairs(content)
+        said = f"Mean ± deviation over {pairs} pairs of networks" if pairs > 1 else "One pair"
         doubts = content.get("doubtful", {})
         why = "; ".join(dict.fromkeys(doubts.values()))
         said += self._less(content) + (f"; (?): {why}" if why else "")
@@ -251,7 +257,12 @@ def summary(
     return found
 
 
+def _pairs(content: dict[str, Any]) -> int:
+    return len(content["ends"]) // 2
+
+
 def _percent(numbers: dict[str, Sequence[float]], split: str, mark: str = "") -> str:
+    """Mean ± deviation, or a value that stands alone; nothing if there is none."""
     if split not in numbers:
         return ""
-    return f"{numbers[split][0]:.2f} ± {numbers[split][1]:.2f}{mark}"
+    return " ± ".join(f"{value:.2f}" for value in numbers[split]) + mark

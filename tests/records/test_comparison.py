@@ -117,6 +117,16 @@ def test_the_table_has_every_number_beside_the_published_one(small, tmp_path):
     assert "Mean ± deviation over 2 pairs of networks" in html and small.about in html
 
 
+def test_a_single_pair_shows_no_deviation_but_of_its_two_ends(small, tmp_path):
+    record = small.run(pairs=1, methods=["linear"], root=tmp_path)
+    ends, line, *_ = small.table(record.content)[1]
+    assert ends[3].count(" ± ") == 1
+    assert line[3] == f"{record.content['summary']['linear']['test'][0]:.2f}"
+    assert line[4] == "95.87 ± 0.40"
+    assert repr(record).startswith("Record(mnist-1hl, 1 pair)\n")
+    assert "One pair" in record._repr_html_() and "Mean" not in record._repr_html_()
+
+
 def test_what_a_comparison_is_called_and_how_it_is_trained(small, tmp_path):
     protocol = small.protocol
     assert protocol == {
@@ -169,7 +179,7 @@ def test_other_epochs_are_another_protocol_and_another_record(small, tmp_path):
     assert len(list(tmp_path.glob("runs/*"))) == 2
     assert other.content["protocol"]["training"]["epochs"] == 3
     assert small.protocol["training"]["epochs"] == 2
-    assert repr(other).startswith("Record(mnist-1hl, 1 pairs, 3 epochs instead of 2)")
+    assert repr(other).startswith("Record(mnist-1hl, 1 pair, 3 epochs instead of 2)")
     assert "3 epochs instead of 2" in other._repr_html_()
     for record in (whole, other):
         record.write(tmp_path)
