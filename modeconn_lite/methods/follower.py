@@ -51,6 +51,9 @@ def patches(module: nn.Module, h: Tensor) -> Tensor:
         return h
     how = "constant" if module.padding_mode == "zeros" else module.padding_mode
     h = F.pad(h, module._reversed_padding_repeated_twice, mode=how)
+    spans = [(k - 1) * d + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True)]
+    if any(side < span for side, span in zip(h.shape[2:], spans, strict=True)):
+        raise ValueError(f"h must be as large as the kernel, {spans}, not {list(h.shape[2:])}")
     found = F.unfold(h, module.kernel_size, module.dilation, stride=module.stride)
     return found.transpose(1, 2).flatten(0, 1)
 

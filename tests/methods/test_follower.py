@@ -160,6 +160,13 @@ def test_patches_are_of_linear_layers_alone():
             patches(layer, wrong)
 
 
+def test_patches_need_images_as_large_as_the_kernel():
+    conv = nn.Conv2d(2, 4, 3, padding=1, dilation=2)
+    assert len(patches(conv, drawn(2, 2, 3, 4))) == 2 * 1 * 2
+    with pytest.raises(ValueError, match=r"large as the kernel, \[5, 5\], not \[4, 5\]"):
+        patches(conv, drawn(2, 2, 2, 3))
+
+
 def test_a_follower_refuses_what_does_not_fit():
     network, a, b, x = a_case("dense")
     follow = Follower(network, a, x, b=b)
