@@ -92,10 +92,10 @@ def check_list(
     return tuple(values)
 
 
-def check_marks(values: Any, name: str) -> Mapping[str, tuple[float, float]]:
-    """Named points of a plane: a dict of words to pairs of finite numbers."""
+def check_pairs(values: Any, name: str, what: str = "(u, v)") -> Mapping[str, tuple[float, float]]:
+    """Named points of a plane, or the like: a dict of words to pairs of finite numbers."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{name} must be a dict of names to (u, v), not {describe(values)}")
+        raise ValueError(f"{name} must be a dict of names to {what}, not {describe(values)}")
     for word, place in values.items():
         for x in check_list(place, f"{name}[{word!r}]", "numbers", least=2, most=2):
             check_number(x, f"{name}[{check_word(word, f'each key of {name}')!r}]")

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from .checks import (
     check_choice,
     check_list,
-    check_marks,
     check_network,
     check_number,
+    check_pairs,
     check_split,
     check_word,
     describe,
@@ -132,6 +132,46 @@ def profiles(
     return ax
 
 
+def beside_published(
+    ours: Mapping[str, tuple[float, float]],
+    theirs: Mapping[str, tuple[float, float]],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Worst accuracies of methods, one below the other: dots of ours, rings of the published ones.
+
+    Parameters
+    ----------
+    ours, theirs : dict of str to (mean, deviation)
+        In per cent, by the name of the method. Rows are those of either; where it has no number,
+        the place is left empty.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If both are empty, or hold anything but pairs of numbers.
+    """
+    for rows, name in ((ours, "ours"), (theirs, "theirs")):
+        check_pairs(rows, name, "(mean, deviation)")
+    names = list(dict.fromkeys([*theirs, *ours]))
+    if not names:
+        raise ValueError("there is no row; ours or theirs needs one at least")
+    ax = _axes(ax)
+    at = {name: k for k, name in enumerate(names)}
+    for label, rows, look in (
+        ("published", theirs, {"ms": 9, "mfc": "none", "color": GREY, "mew": 1.5}),
+        ("this book", ours, {"ms": 5, "color": INK}),
+    ):
+        means, deviations = zip(*rows.values(), strict=True) if rows else ((), ())
+        places = [at[name] for name in rows]
+        ax.errorbar(means, places, xerr=deviations, fmt="o", elinewidth=1.2, label=label, **look)
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    ax.set(xlabel="worst accuracy (%)")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
 def _dashes():
     while True:
         yield from ("-", "--", "-.", ":")
@@ -168,7 +208,7 @@ def survey(
     """
     if not isinstance(seen, Survey):
         raise ValueError(f"seen must be a Survey, not {describe(seen)}")
-    check_marks({} if marks is None else marks, "marks")
+    check_pairs({} if marks is None else marks, "marks")
     lines = [
         _line(line, k) for k, line in enumerate(check_list(lines, "lines", "tensors", least=0))
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_list, check_marks, check_number, check_word, describe
+from .checks import check_list, check_number, check_pairs, check_word, describe
 from .paths import Coefficients, check_mix, rows_at
 from .weights import Weights, combined
 
@@ -64,7 +64,7 @@ class Sheet:
         )
         if not (u0 < u1 and v0 < v1):
             raise ValueError(f"the extent of {name!r} must rise in u and in v, not {numbers}")
-        check_marks(self.marks, "marks")
+        check_pairs(self.marks, "marks")
         if self.inside is not None and not callable(self.inside):
             raise ValueError(f"inside must be a function of points, not {describe(self.inside)}")
 

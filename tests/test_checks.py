@@ -30,7 +30,7 @@ def test_what_is_sound_comes_back_as_the_package_works_with_it():
     assert checks.check_list(range(3), "values", "numbers") == (0, 1, 2)
     assert checks.check_splits([SPLIT, SPLIT]) == (SPLIT, SPLIT)
     for same in (marks := {"A": (0, 1.5)}, {}):
-        assert checks.check_marks(same, "marks") is same
+        assert checks.check_pairs(same, "marks") is same
     assert marks == {"A": (0, 1.5)}
     network, x = nn.Linear(2, 2), torch.zeros(1, 2)
     data = Dataset("both", SPLIT, SPLIT, None)
@@ -110,7 +110,7 @@ def test_no_such_list(values, message):
 )
 def test_no_such_marks(marks, message):
     with pytest.raises(ValueError, match=message):
-        checks.check_marks(marks, "marks")
+        checks.check_pairs(marks, "marks")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,21 @@ def test_regions_follow_the_network():
     assert colours[0] != colours[1]
 
 
+def test_each_method_stands_in_its_row_with_its_deviation():
+    ours, theirs = {"OT": (60.0, 1.0), "new": (50.0, 0.0)}, {"Line": (39.0, 2.0), "OT": (56.0, 0.5)}
+    ax = plots.beside_published(ours, theirs)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Line", "OT", "new"]
+    assert ax.yaxis_inverted(), "the first row is on top"
+    for bar, rows, places in zip(ax.containers, (theirs, ours), ([0, 1], [1, 2]), strict=True):
+        dots, _, (whiskers,) = bar
+        assert list(dots.get_xdata()) == [mean for mean, _ in rows.values()]
+        assert list(dots.get_ydata()) == places
+        for segment_, (mean, deviation) in zip(whiskers.get_segments(), rows.values(), strict=True):
+            assert segment_[:, 0].tolist() == [mean - deviation, mean + deviation]
+    only = plots.beside_published({}, theirs)
+    assert [len(bar[0].get_xdata()) for bar in only.containers] == [2, 0]
+
+
 # --- Misuse ---------------------------------------------------------------------------------------
 
 SEEN = profile(NETWORK, segment(A, B), SPLIT, 3)
@@ -93,6 +108,11 @@ DIGITS = data.load("digits").test
         (lambda: plots.regions(NETWORK, A, DIGITS), "is not of points of the plane in two classes"),
         (lambda: plots.regions(NETWORK, A, THREE), "is not of points of the plane in two classes"),
         (lambda: plots.regions(NETWORK, A, SPLIT, reach=0), "reach must be a finite number above"),
+        (lambda: plots.beside_published({}, {}), "there is no row; ours or theirs needs one"),
+        (lambda: plots.beside_published([], {}), r"ours must be a dict of names to \(mean, dev"),
+        (lambda: plots.beside_published({"OT": 1}, {}), r"ours\['OT'\] must be a list of numbers"),
+        (lambda: plots.beside_published({}, {"OT": (1, None)}), r"theirs\['OT'\] must be a finite"),
+        (lambda: plots.beside_published({"OT": (1, 1)}, {}, ax=1), "ax must be one Axes of"),
         (
             lambda: plots.regions(mlp((2, 4, 3)), fresh_weights(mlp((2, 4, 3)), 0), SPLIT),
             r"the network has outputs \(3,\); two are needed",
