@@ -50,7 +50,11 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         running.error(str(error))
     command = f"python -m modeconn_lite {' '.join(words)}"
-    experiment.run(command=command, **options).write(out)
+    try:
+        experiment.run(command=command, **options).write(out)
+    except KeyboardInterrupt:
+        print("\nStopped. What is finished is kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)  # as shells have it: 128 and the signal's number
 
 
 if __name__ == "__main__":

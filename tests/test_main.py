@@ -119,3 +119,14 @@ def test_records_go_to_the_book_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(records.Experiment, "run", lambda self, **options: made())
     main(["run", "mnist-1hl"])
     assert asked == ["book/records"]
+
+
+def test_ctrl_c_says_what_is_kept(monkeypatch, capsys):
+    def stopped(self, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records.Experiment, "run", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["run", "mnist-1hl"])
+    assert end.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
