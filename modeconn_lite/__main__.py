@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
         experiment.add_options(each)
         each.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
         each.add_argument("--root", type=Path, help="cache folder (default: $MODECONN_DATA)")
-        each.add_argument("--fresh", action="store_true", help="measure everything again")
+        each.add_argument("--fresh", action="store_true", help="measure again; networks stay")
         each.add_argument("--out", type=Path, help="the record's folder (default: book/records)")
     training = commands.add_parser("retrain", help="networks and flows that ship with the package")
     training.add_argument("what", choices=[*zoo.names(), *flow_recipes.RECIPES])

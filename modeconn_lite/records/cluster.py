@@ -32,7 +32,7 @@ class Ray(Engine):
         self.shared = ray.put(self.lab)
         gpus = 1 if self.lab.device.type == "cuda" else 0
         # A task that raises is not tried again; one whose node or process is gone is.
-        self.remote = ray.remote(_on_ray).options(num_cpus=1, num_gpus=gpus, max_retries=TRIES)
+        self.remote = ray.remote(_on_ray).options(num_cpus=1, num_gpus=gpus, max_retries=TRIES - 1)
         return self
 
     @property
