@@ -28,7 +28,7 @@ PROTOCOL: dict[str, Any] = {
     "network": "3 convolutions 3×3, 32 channels, no biases; linear layer to 10 classes",
     "channels": 32,
     "training": {
-        "epochs": 5,  # 5000 steps, as many as the authors', of 60 images instead of 64
+        "epochs": 5,  # 5000 steps, as the authors' scripts say, of 60 images instead of 64
         "rate": 0.1,
         "batch": 60,
         "momentum": 0.0,
@@ -44,9 +44,8 @@ PROTOCOL: dict[str, Any] = {
     "search images": 1000,
 }
 PUBLISHED = {
-    "protocol": "5000 steps of batch 64, SGD 0.1; 20 masks on 5 networks",
-    "accuracy at keep 0.8": "98 %, masks drawn again",
-    "line to a dropped network": "no hill (Figure 2)",
+    "protocol": "5000 or 10,000 steps of batch 64, SGD 0.1; 20 masks on 5 networks",
+    "line to a dropped network": "no hill, to one above 98 % (Figure 2)",
     "narrow networks": "they fit (Figure 2)",
     "path between two networks": "not measured",
 }
@@ -110,10 +109,10 @@ class DropoutOnMnist(Experiment):
         to_dropped = f"{c['line']['barrier']:.3f}"
         return [
             (f"Test accuracy of {len(ends)} networks", span(ends), ""),
-            ("Random masks at keep 0.8, accuracy", span(at[0.8]), theirs["accuracy at keep 0.8"]),
+            ("Random masks at keep 0.8, accuracy", span(at[0.8]), ""),
             ("Random masks at keep 0.5, accuracy", span(at[0.5]), ""),
             (
-                "Line to a net of keep 0.8: barrier (nats)",
+                "Line to the best of 20 nets of keep 0.8: barrier (nats)",
                 to_dropped,
                 theirs["line to a dropped network"],
             ),

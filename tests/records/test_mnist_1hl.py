@@ -36,3 +36,44 @@ def test_flows_stand_where_chapter_4_says():
         assert 0.0315 < one["barrier_test"] < 0.0375
     mean = sum(row["worst_test"] for row in bijection) / 5
     assert abs(100 * mean - EXPERIMENT.published["rnvp-bijection"]["test"][0]) < 0.15
+
+
+def of(key, what):
+    """What the rows of a method say, pair after pair."""
+    rows = [row for row in records.read_record(FILE).content["rows"] if row["method"] == key]
+    return [row[what] for row in sorted(rows, key=lambda row: row["pair"])]
+
+
+def test_every_row_but_the_line_and_the_flow_is_where_the_paper_has_it():
+    summed = records.read_record(FILE).content["summary"]
+    for key, theirs in EXPERIMENT.published.items():
+        if key in summed:
+            far = abs(summed[key]["test"][0] - theirs["test"][0])
+            assert far < {"linear": 0.25, "iaf-flow": 1.2, "rnvp-bijection": 0.15}.get(key, 0.031)
+
+
+def test_the_way_home_costs_nothing_as_chapter_5_says():
+    for split in ("worst_train", "worst_test"):
+        for home in ("transport", "transport-free"):
+            pairs = zip(of(home, split), of("transport-copy", split), strict=True)
+            assert all(whole >= line for whole, line in pairs)
+    assert all(58 < length < 64 for length in of("transport", "length"))
+    assert all(58 < length < 64 for length in of("transport-free", "length"))
+
+
+def test_what_following_gains_as_chapter_6_says():
+    summed = records.read_record(FILE).content["summary"]
+    ends = summed["ends"]
+    for split, line, transport in (("test", 1 / 7, 0.1), ("train", 0.405, 0.225)):
+        assert ends[split][0] - summed["linear-wa"][split][0] < line
+        assert ends[split][0] - summed["transport-wa"][split][0] < transport
+    level = [summed[key]["test"][0] for key in ("linear-wa", "arc-wa", "transport")]
+    assert max(level) - min(level) < 0.03 < summed["transport-wa"]["test"][0] - max(level)
+    assert summed["linear"]["test"][0] < summed["arc"]["test"][0] < min(level) - 0.5
+    for split, above in (("worst_test", 4), ("worst_train", 5)):
+        pairs = zip(of("transport-wa-copy", split), of("transport-copy", split), strict=True)
+        assert sum(follows > line for follows, line in pairs) == above
+    with_it, without = of("transport-wa-copy", "barrier_test"), of("transport-copy", "barrier_test")
+    assert all(3 * follows < line for follows, line in zip(with_it, without, strict=True))
+    assert sum(with_it) / 5 < 0.00145 and 0.0061 < sum(without) / 5 < 0.0063
+    assert all(2.4 < length < 2.45 for length in of("linear-wa", "length"))

@@ -182,3 +182,21 @@ def test_the_record_of_the_book_is_whole():
     assert content["protocol"] == json.loads(json.dumps(EXPERIMENT.protocol))
     assert content["published"] == EXPERIMENT.published
     assert all(torch.isfinite(torch.tensor(k["loss"])).all() for k in content["keep"])
+
+
+def test_what_chapter_3_says_of_it():
+    c = records.read_record(FILE).content
+    level = {k["keep"]: k["accuracy"] for k in c["keep"]}
+    assert 0.64 < sum(level[0.5]) / 100 < 0.67  # two in three
+    assert sum(accuracy > 0.98 for accuracy in level[0.8]) == 15
+    assert [round(c["line"]["loss"][k], 2) for k in (0, -1)] == [0.02, 0.06]
+    ends = {end["seed"]: end["test"] for end in c["ends"]}
+    for pair in c["pairs"]:
+        path, line = pair["path"], pair["linear"]
+        for seed in pair["seeds"]:
+            assert 0.02 < ends[seed] - path["test"]["worst"] < 0.04
+            assert 0.05 < ends[seed] - line["test"]["worst"] < 0.09
+        assert 6 < line["train"]["highest"] / path["train"]["highest"] < 7.5
+        assert 0.97 < path["train"]["highest"] / path["bound"] <= 1
+    above = [pair["path"]["test"]["highest"] > pair["path"]["bound"] for pair in c["pairs"]]
+    assert above == [True, False], "on test images the certificate promises nothing"
