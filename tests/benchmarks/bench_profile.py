@@ -47,7 +47,7 @@ def main():
 
 
 def convolutions():
-    """A convnet's points: pooling takes most of a plain forward pass, and next to nothing here."""
+    """A convnet's points: pooling takes nearly half of a plain forward pass, and little here."""
     network = conv2fc1().eval()
     a, b = (fresh_weights(network, seed) for seed in range(2))
     g = torch.Generator().manual_seed(0)
