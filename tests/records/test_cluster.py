@@ -34,16 +34,34 @@ def cluster():
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     import ray
-    from ray.cluster_utils import Cluster
 
-    nodes = Cluster()
-    nodes.add_node(num_cpus=0, include_dashboard=False)
-    for _ in range(2):
-        nodes.add_node(num_cpus=1)
-    ray.init(address=nodes.address, log_to_driver=False)
+    for tries_left in (2, 1, 0):
+        try:
+            nodes = three_nodes()
+            break
+        except Exception:  # Ray waits for a node a fixed time, which a busy machine can exceed
+            ray.shutdown()
+            if not tries_left:
+                raise
     yield nodes
     ray.shutdown()
     nodes.shutdown()
+
+
+def three_nodes():
+    import ray
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster()
+    try:
+        nodes.add_node(num_cpus=0, include_dashboard=False)
+        for _ in range(2):
+            nodes.add_node(num_cpus=1)
+        ray.init(address=nodes.address, log_to_driver=False)
+    except Exception:
+        nodes.shutdown()
+        raise
+    return nodes
 
 
 def test_a_node_goes_away_and_the_record_is_the_same(small, tmp_path, cluster):
