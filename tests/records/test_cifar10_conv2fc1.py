@@ -1,7 +1,15 @@
-"""The column Conv2FC1 of the paper's Table 2, as typed in."""
+"""The column Conv2FC1 of the paper's Table 2, as typed in, and the book's own pair beside it."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from modeconn_lite.records import read_record
 from modeconn_lite.records.cifar10_conv2fc1 import EXPERIMENT
 from modeconn_lite.records.cifar10_fc3 import EXPERIMENT as FC3
+from modeconn_lite.records.comparison import SPLITS, summary
+
+FILE = Path(__file__).resolve().parents[2] / "book" / "records" / "cifar10-conv2fc1-20-epochs.json"
 
 
 def test_published():
@@ -12,3 +20,22 @@ def test_published():
 def test_the_network():
     shapes = [tuple(p.shape) for p in EXPERIMENT.network().parameters() if p.dim() > 1]
     assert shapes == [(32, 3, 5, 5), (64, 32, 5, 5), (10, 3136)]
+
+
+def test_the_record_of_the_book_is_whole_and_as_the_chapter_says():
+    record = read_record(FILE)
+    content, summed = record.content, record.content["summary"]
+    assert record.experiment is EXPERIMENT
+    protocol = replace(EXPERIMENT, epochs=20).protocol
+    assert content["protocol"] == json.loads(json.dumps(protocol))
+    assert summed == json.loads(json.dumps(summary(content["ends"], content["rows"])))
+    assert len(content["ends"]) == 2 and len(content["rows"]) == len(summed) - 1 == 8
+    order = ["linear", "arc", "linear-butterfly", "arc-butterfly", "linear-wa"]
+    for split in SPLITS:
+        for numbers in (summed, EXPERIMENT.published):
+            worst = {key: found[split][0] for key, found in numbers.items()}
+            below = [worst[key] for key in order]
+            level = [worst["arc-wa"], worst["transport-butterfly"]]
+            above = [worst["transport-wa"], worst["ends"]]
+            assert [*below, min(level)] == sorted([*below, min(level)])
+            assert max(level) - min(level) < 0.5 and max(level) < above[0] < above[1]
