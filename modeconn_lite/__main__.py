@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         experiment.run(command=command, **options).write(out)
     except KeyboardInterrupt:
-        print("\nStopped. What is finished is kept; the same command goes on.", file=sys.stderr)
+        sys.stderr.write("\nStopped. What is finished is kept; the same command goes on.\n")
         sys.exit(130)  # as shells have it: 128 and the signal's number
 
 

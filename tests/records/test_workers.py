@@ -103,6 +103,7 @@ def test_processes_killed_at_random_moments_change_no_bit(small, tmp_path, two_c
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import torch
@@ -112,6 +113,7 @@ from modeconn_lite.records.tasks import Task, run_tasks
 from modeconn_lite.records.workers import Local
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
     lab = Lab(Path(sys.argv[1]), None, torch.device("cpu"))
     tasks = [Task("first", total, (1,)), Task("endless", total_after, (600, 1), ("first",))]
     run_tasks(tasks, lab, Local(lab, 1), "a test")
