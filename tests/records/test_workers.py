@@ -113,7 +113,7 @@ from modeconn_lite.records.tasks import Task, run_tasks
 from modeconn_lite.records.workers import Local
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     lab = Lab(Path(sys.argv[1]), None, torch.device("cpu"))
     tasks = [Task("first", total, (1,)), Task("endless", total_after, (600, 1), ("first",))]
     run_tasks(tasks, lab, Local(lab, 1), "a test")
