@@ -150,10 +150,11 @@ def beside_published(
     Raises
     ------
     ValueError
-        If both are empty, or hold anything but pairs of numbers.
+        If both are empty, or hold anything but pairs of numbers, the second not negative.
     """
     for rows, name in ((ours, "ours"), (theirs, "theirs")):
-        check_pairs(rows, name, "(mean, deviation)")
+        for key, (_, deviation) in check_pairs(rows, name, "(mean, deviation)").items():
+            check_number(deviation, f"the deviation of {name}[{key!r}]", low=0)
     names = list(dict.fromkeys([*theirs, *ours]))
     if not names:
         raise ValueError("there is no row; ours or theirs needs one at least")

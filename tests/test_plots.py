@@ -112,6 +112,7 @@ DIGITS = data.load("digits").test
         (lambda: plots.beside_published([], {}), r"ours must be a dict of names to \(mean, dev"),
         (lambda: plots.beside_published({"OT": 1}, {}), r"ours\['OT'\] must be a list of numbers"),
         (lambda: plots.beside_published({}, {"OT": (1, None)}), r"theirs\['OT'\] must be a finite"),
+        (lambda: plots.beside_published({"OT": (1, -1)}, {}), r"deviation of ours\['OT'\] must be"),
         (lambda: plots.beside_published({"OT": (1, 1)}, {}, ax=1), "ax must be one Axes of"),
         (
             lambda: plots.regions(mlp((2, 4, 3)), fresh_weights(mlp((2, 4, 3)), 0), SPLIT),

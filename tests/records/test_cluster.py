@@ -40,7 +40,6 @@ def cluster():
             nodes = three_nodes()
             break
         except Exception:  # Ray waits for a node a fixed time, which a busy machine can exceed
-            ray.shutdown()
             if not tries_left:
                 raise
     yield nodes
@@ -59,6 +58,7 @@ def three_nodes():
             nodes.add_node(num_cpus=1)
         ray.init(address=nodes.address, log_to_driver=False)
     except Exception:
+        ray.shutdown()
         nodes.shutdown()
         raise
     return nodes
