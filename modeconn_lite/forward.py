@@ -26,6 +26,7 @@ from .stages import Stages, run_stages
 from .weights import Weights, check_weights, combined
 
 POINT_FLOATS = 16_000_000  # weights of the points that are held at once: 64 megabytes
+PART_FLOATS = 64_000_000  # what anchors gave for images, held where points take turns: 256 MB
 
 
 @torch.no_grad()
@@ -224,23 +225,51 @@ def _run_of_points(
     shared = {key: anchors[0][key] for key in keys & still}
     moving = [{key: w[key] for key in keys - still} for w in anchors]
     size = sum(value.numel() for value in moving[0].values())
-    for few in torch.arange(len(c)).split(max(1, POINT_FLOATS // max(size, 1))):  # p of P points
-        coefficients = c[few] if linear else torch.ones(len(few), 1)  # (p, K) or (p, 1)
-        uppers = [shared | combined(ck, moving) if moving[0] else shared for ck in c[few].tolist()]
+    turns = torch.arange(len(c)).split(max(1, POINT_FLOATS // max(size, 1)))  # p of P points each
+
+    def made() -> Iterator[_Made]:
         for images in stages.chunks(len(x)):
-            h = run_stages(below, anchors[0], stages.own(x[images]))  # (n, …)
-            parts = [chained[first](w, h) for w in anchors] if linear else [h]  # K or 1 × (n, …)
-            if above:
-                room = torch.empty_like(parts[0])  # every point's mix is written here in turn
-                out = torch.empty(0)
-                for i, ck in enumerate(coefficients.tolist()):
-                    mixed = _mix_into(room, ck, parts)
-                    result = run_stages(above, uppers[i], mixed)  # (n, classes)
-                    out = out if i else result.new_empty(len(few), *result.shape)  # (p, n, classes)
-                    out[i] = result
-            else:
-                out = torch.einsum("pk,k...->p...", coefficients.to(h), torch.stack(parts))
-            yield rows[few], images, out
+            h = run_stages(below, anchors[0], stages.own(x[images]))
+            yield images, [chained[first](w, h) for w in anchors] if linear else [h]
+
+    for held in [made()] if len(turns) == 1 else _held(made()):
+        for few in turns:
+            coefficients = c[few] if linear else torch.ones(len(few), 1)  # (p, K) or (p, 1)
+            mixes = c[few].tolist()
+            uppers = [shared | combined(ck, moving) if moving[0] else shared for ck in mixes]
+            for images, parts in held:
+                if above:
+                    room = torch.empty_like(parts[0])  # every point's mix is written here in turn
+                    out = torch.empty(0)
+                    for i, ck in enumerate(coefficients.tolist()):
+                        mixed = _mix_into(room, ck, parts)
+                        result = run_stages(above, uppers[i], mixed)  # (n, classes)
+                        if not i:
+                            out = result.new_empty(len(few), *result.shape)  # (p, n, classes)
+                        out[i] = result
+                else:
+                    wanted = coefficients.to(parts[0])
+                    out = torch.einsum("pk,k...->p...", wanted, torch.stack(parts))
+                yield rows[few], images, out
+
+
+# A chunk of n images, and what enters the mix: outputs of the first layer that moves with each
+# anchor, K × (n, …), or its inputs, 1 × (n, …), if no mix of outputs is that layer's output.
+_Made = tuple[slice, list[Tensor]]
+
+
+def _held(made: Iterator[_Made]) -> Iterator[list[_Made]]:
+    """As many of them at a time as fit into `PART_FLOATS`."""
+    held: list[_Made] = []
+    floats = 0
+    for images, parts in made:
+        held.append((images, parts))
+        floats += sum(part.numel() for part in parts)
+        if floats >= PART_FLOATS:
+            yield held
+            held, floats = [], 0
+    if held:
+        yield held
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

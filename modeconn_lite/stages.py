@@ -48,7 +48,10 @@ class Stages:
             self.chain = _chained([("", ready)], example, free)
         # A layer that works in place must not reach the caller's images.
         self.in_place = any(stage.in_place for stage in self.chain)
-        self.step = max(CHUNK_FLOATS[x.device.type != "cpu"] // widest, 16)
+        # Beside weights that do not fit into the cache more images pay, for the same reason.
+        largest = max(value.numel() for value in weights.values())
+        self.step = max(CHUNK_FLOATS[x.device.type != "cpu"], largest // 4) // widest
+        self.step = max(self.step, 16)
         if any(stage.keys and not stage.plain for stage in self.chain):
             self.step = min(self.step, BATCH)  # what happens inside may be much wider
 

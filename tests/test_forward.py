@@ -107,11 +107,28 @@ def some_paths(network):
 def test_outputs_equal_the_naive_loop(name, monkeypatch):
     network = NETWORKS[name].eval()
     monkeypatch.setattr(stages, "CHUNK_FLOATS", (160, 160))  # several chunks
-    monkeypatch.setattr(forward, "POINT_FLOATS", 300)  # several blocks of points
+    monkeypatch.setattr(forward, "POINT_FLOATS", 300)  # points take turns
+    monkeypatch.setattr(forward, "PART_FLOATS", 300)  # and so do images
     for label, path in some_paths(network).items():
         t = grid(7, path.knots) if label != "beyond" else torch.tensor([-0.5, 0.2, 1.5])
         naive = torch.stack([apply(network, path(ti), X) for ti in t.tolist()])
         assert torch.allclose(outputs(network, path, t, X), naive, atol=1e-10), label
+
+
+def test_points_that_take_turns_share_the_first_layer(monkeypatch):
+    """Once for each anchor, however many points are held at once."""
+    network, images = mlp((16, 7, 5, 3)), []
+    a, b, c = (to(fresh_weights(network, seed), torch.float64) for seed in range(3))
+
+    def linear(h, weight, bias=None):
+        images.extend([len(h)] if len(weight) == 7 else [])
+        return torch.addmm(bias, h, weight.T)
+
+    monkeypatch.setattr(stages.F, "linear", linear)
+    monkeypatch.setattr(forward, "POINT_FLOATS", 1)
+    outputs(network, bezier([a, b, c]), grid(9), X)
+    # And two images twice, for the trial of the chain, which runs the network itself, too.
+    assert sum(images) - 3 * len(X) < len(X)
 
 
 @settings(max_examples=25)

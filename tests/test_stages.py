@@ -48,6 +48,10 @@ def test_chunks_are_as_wide_as_the_widest_layer(monkeypatch):
     monkeypatch.setattr(stages, "CHUNK_FLOATS", (40, 1))  # but no fewer than 16 at a time
     parts = [p[1] for p in forward.sweep(network, segment(a, b), grid(3), X, None)]
     assert parts == [slice(0, 16), slice(16, 23)]
+    network = mlp((16, 88, 88, 3))  # and more beside large weights: 88² / 4 numbers
+    a, b = (odd_networks.drawn(network, seed) for seed in range(2))
+    parts = [p[1] for p in forward.sweep(network, segment(a, b), grid(3), X, None)]
+    assert parts == [slice(0, 22), slice(22, 23)]
 
 
 def test_the_caller_s_images_are_not_changed_by_layers_that_work_in_place():

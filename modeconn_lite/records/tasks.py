@@ -102,7 +102,8 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
     waiting: list[int] = []  # places of tasks that are ready and were not found, as a heap
     under_way: set[str] = set()
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
-    bar = tqdm(total=sum(t.work for t in tasks), desc=title, bar_format=form, smoothing=0)
+    work = sum(task.work for task in tasks)
+    bar = tqdm(total=work, desc=title, bar_format=form, smoothing=0, miniters=0)
 
     def finish(task: Task, result: Any) -> None:
         if task.about is None:
@@ -139,7 +140,8 @@ def run_tasks(tasks: Sequence[Task], lab: Lab, engine: "Engine", title: str) -> 
                     failed[name] = result
                 else:
                     finish(task, result)
-            bar.set_postfix_str(f"{len(under_way)} under way")  # draws, too: the clock goes on
+            bar.set_postfix_str(f"{len(under_way)} under way", refresh=False)
+            bar.update(0)  # the clock goes on, as often as TQDM_MININTERVAL allows
     if failed:
         name, error = next(iter(failed.items()))
         raise RuntimeError(
