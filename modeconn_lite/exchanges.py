@@ -277,7 +277,11 @@ def _swept(
             if reader.dense:  # (P, terms, images, each) and (P, terms, m, each)
                 heard = terms.transpose(2, 3).flatten(1, 2)  # (P, terms · each, images)
                 readers = columns.transpose(1, 2).flatten(2)  # (P, m, terms · each)
-                out = torch.baddbmm(read.T[None], readers, heard).transpose(1, 2)
+                if above:  # which take numbers image after image
+                    wide = heard.transpose(1, 2), readers.transpose(1, 2)
+                    out = torch.baddbmm(read[None], *wide)  # (P, images, m)
+                else:  # for the few numbers of an output this is faster
+                    out = torch.baddbmm(read.T[None], readers, heard).transpose(1, 2)
             else:
                 weights = [silent | {reads.tensor: w} for w in columns.transpose(1, 2)]
                 heard = terms.transpose(1, 2)  # (P, images, terms, …)
