@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
 
-from modeconn_lite import data, zoo
+from modeconn_lite import apply, data, fresh_weights, segment, zoo
 from modeconn_lite.evaluation import evaluate, profile
 from modeconn_lite.methods import METHODS
 from modeconn_lite.methods.adjustment import connect_adjusted
 from modeconn_lite.methods.least_squares import least_squares
 from modeconn_lite.methods.wa_ensemble import wa_ensemble
+from modeconn_lite.networks import mlp
+from modeconn_lite.paths import quarter_turn
 from modeconn_lite.records import EXPERIMENTS
 from modeconn_lite.records.comparison import NAMES
+from modeconn_lite.weights import to
 
 CHAPTER = ROOT / "book" / "06_weight_adjustment.ipynb"
 
@@ -91,6 +96,17 @@ def test_the_published_numbers_in_the_text_are_those_of_the_experiments():
             )
         rows += 1
     assert rows == 9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_biases_an_arc_about_zero_gives_a_multiple_of_the_line_s_outputs(seed):
+    network, x = mlp((16, 9, 7, 3), bias=False), normal(20, 16, seed=seed)
+    a, b = (to(fresh_weights(network, 2 * seed + k), torch.float64) for k in range(2))
+    arc = quarter_turn(a, b, {key: torch.zeros_like(w) for key, w in a.items()})
+    for s in (0.2, 0.5, 0.7):
+        cos, sin = (f(s * math.pi / 2) for f in (math.cos, math.sin))
+        on_line = apply(network, segment(a, b)(sin / (cos + sin)), x)
+        assert torch.allclose(apply(network, arc(s), x), (cos + sin) ** 3 * on_line)
 
 
 def test_eleven_breakpoints_do():
