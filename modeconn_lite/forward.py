@@ -234,28 +234,31 @@ def _run_of_points(
 
     for held in [made()] if len(turns) == 1 else _held(made()):
         for few in turns:
-            coefficients = c[few] if linear else torch.ones(len(few), 1)  # (p, K) or (p, 1)
             mixes = c[few].tolist()
             uppers = [shared | combined(ck, moving) if moving[0] else shared for ck in mixes]
+            coefficients = c[few] if linear else torch.ones(len(few), 1)  # (p, K) or (p, 1)
             for images, parts in held:
-                if above:
-                    room = torch.empty_like(parts[0])  # every point's mix is written here in turn
-                    out = torch.empty(0)
-                    for i, ck in enumerate(coefficients.tolist()):
-                        mixed = _mix_into(room, ck, parts)
-                        result = run_stages(above, uppers[i], mixed)  # (n, classes)
-                        if not i:
-                            out = result.new_empty(len(few), *result.shape)  # (p, n, classes)
-                        out[i] = result
-                else:
-                    wanted = coefficients.to(parts[0])
-                    out = torch.einsum("pk,k...->p...", wanted, torch.stack(parts))
-                yield rows[few], images, out
+                yield rows[few], images, _mixed_outputs(coefficients, parts, above, uppers)
 
 
 # A chunk of n images, and what enters the mix: outputs of the first layer that moves with each
 # anchor, K × (n, …), or its inputs, 1 × (n, …), if no mix of outputs is that layer's output.
 _Made = tuple[slice, list[Tensor]]
+
+
+def _mixed_outputs(
+    coefficients: Tensor, parts: list[Tensor], above: Sequence[Any], uppers: list[Weights]
+) -> Tensor:
+    """Outputs at p points, (p, n, …): a mix of the parts, and the stages above with its weights."""
+    if not above:
+        return torch.einsum("pk,k...->p...", coefficients.to(parts[0]), torch.stack(parts))
+    room = torch.empty_like(parts[0])  # every point's mix is written here in turn
+    out = torch.empty(0)
+    for i, ck in enumerate(coefficients.tolist()):
+        result = run_stages(above, uppers[i], _mix_into(room, ck, parts))  # (n, classes)
+        out = out if i else result.new_empty(len(uppers), *result.shape)
+        out[i] = result
+    return out
 
 
 def _held(made: Iterator[_Made]) -> Iterator[list[_Made]]:

@@ -48,7 +48,7 @@ class Stages:
             self.chain = _chained([("", ready)], example, free)
         # A layer that works in place must not reach the caller's images.
         self.in_place = any(stage.in_place for stage in self.chain)
-        # Beside weights that do not fit into the cache more images pay, for the same reason.
+        # Large weights leave the cache whatever comes with them: then more images share a reading.
         largest = max(value.numel() for value in weights.values())
         self.step = max(CHUNK_FLOATS[x.device.type != "cpu"], largest // 4) // widest
         self.step = max(self.step, 16)
